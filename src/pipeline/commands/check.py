@@ -1,0 +1,97 @@
+"""Read every file of a data set and list what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.data.case import TaskKind
+    from pipeline.data.integrity import CheckResult, CheckSettings, Fault
+
+SAME = 5  # faults of one rule shown in full; check.json has all of them
+WIDTH = 200  # of lines that go to a file or pipe
+
+
+def run(
+    data: Mapping[str, Any],
+    *,
+    task_kind: TaskKind,
+    settings: CheckSettings,
+    workers: int,
+    cache: Path | None = None,
+    output: Path | None = None,
+    console: Console | None = None,
+) -> int:
+    """Check the data set of the keys ``data``, print its faults, and write ``output``/check.json if named.
+
+    Returns the exit status: 0, or 2 where there are errors. Raises UserError where the data set cannot be opened.
+    """
+    from pipeline.data.integrity import check_dataset
+    from pipeline.data.readers import open_dataset
+
+    console = console or make_console()
+    dataset = open_dataset(data, task_kind=task_kind, cache=cache, workers=workers)
+    result = check_dataset(dataset, settings, workers=workers, progress=True, cache=cache)
+    for note in dataset.notes:
+        console.print(note, markup=False, highlight=False)
+    report_faults(result, console)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        path = output / "check.json"
+        content = {"name": dataset.name, "root": str(dataset.root), "notes": dataset.notes, **result.to_json()}
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        console.print(f"Written: {path}", markup=False, highlight=False)
+    return 2 if result.errors else 0
+
+
+def make_console() -> Console:
+    """A console whose lines are not cut where they go to a file or pipe."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
+
+
+def report_faults(result: CheckResult, console: Console) -> None:
+    """Print one table (fault, file, what to do), and a line that sums it up."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if result.faults:
+        table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        table.add_column("")
+        table.add_column("File", overflow="fold")
+        table.add_column("Fault", overflow="fold")
+        table.add_column("What to do", overflow="fold")
+        for fault, more in _abridged(result.faults):
+            style = "red" if fault.severity == "error" else "yellow"
+            said = f"{fault.fault}" + (f" (and {more} more such, see check.json)" if more else "")
+            table.add_row(Text(fault.severity, style), Text(fault.file), Text(said), Text(fault.remedy))
+        console.print(table)
+    files = result.read + result.remembered
+    known = f", {result.remembered} unchanged" if result.remembered else ""
+    console.print(
+        f"{len(result.records)} cases, {files} files checked{known} in {result.seconds:.1f} s: "
+        f"{len(result.errors)} errors, {len(result.warnings)} warnings",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _abridged(faults: tuple[Fault, ...]) -> list[tuple[Fault, int]]:
+    """The first faults of each rule; the last one shown carries the number of those left out."""
+    groups: dict[tuple[str, str], list[Fault]] = {}
+    for fault in faults:
+        groups.setdefault((fault.severity, fault.rule), []).append(fault)
+    shown = []
+    for group in groups.values():
+        left = len(group) - SAME
+        shown += [(fault, 0) for fault in group[: SAME - 1]]
+        shown += [(fault, max(0, left)) for fault in group[SAME - 1 : SAME]]
+    return shown

@@ -1,0 +1,57 @@
+"""``python -m pipeline train``: check the data, cross-validate, record."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+from pipeline.commands.check import make_console, report_faults
+from pipeline.config.compose import Composed
+from pipeline.config.schema import TrainConfig
+from pipeline.errors import UserError
+from pipeline.paths import cache_folder
+
+
+def run(composed: Composed) -> int:
+    """Exit status 0 when every fold was trained and recorded, 130 after Ctrl-C."""
+    from pipeline.data.integrity import CheckSettings, check_dataset
+    from pipeline.data.readers import open_dataset
+
+    settings = composed.model
+    assert isinstance(settings, TrainConfig)
+    console = make_console()
+    output, cache = run_folder(settings, composed.job_folder), cache_folder(settings.cache)
+    dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=2)
+    for note in dataset.notes:
+        console.print(note, highlight=False, markup=False)
+    folds = None if settings.folds.predefined or settings.folds.file else settings.folds.count
+    checked = check_dataset(dataset, CheckSettings(folds=folds), workers=2, progress=True, cache=cache)
+    report_faults(checked, console)
+    checked.raise_errors()
+
+    from pipeline.training.session import train
+
+    return train(
+        settings,
+        composed.tree,
+        dataset,
+        checked,
+        output=output,
+        cache=cache,
+        console=console,
+        trusted=composed.trusted,
+    )
+
+
+def run_folder(settings: TrainConfig, job_folder: Path | None) -> Path:
+    """The run's own folder: ``output``, a sweep job's folder, or outputs/<name>/<date_time>; it must be new or empty."""
+    if settings.output is not None:
+        folder = Path(settings.output).expanduser().absolute()
+    elif job_folder is not None:
+        folder = job_folder
+    else:
+        moment = datetime.datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+        folder = Path("outputs", settings.name, moment).absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: the output folder is not empty", "choose another with output=FOLDER", "or remove it")
+    return folder

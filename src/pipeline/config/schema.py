@@ -1,0 +1,240 @@
+"""Every key that the pipeline owns, with its type. YAML under conf/ gives the values; nothing else is accepted.
+
+A value ``Node`` is a ``_target_`` node: what it builds and which parameters that takes is checked against the signature
+of the named class (see ``validate.py``). Keys that end in ``_mm`` are millimetres; times are strings such as ``90s``,
+``15m`` or ``2h``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Node = dict[str, Any]
+Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(s|m|h|d)$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Sizes = list[Count]
+Range = tuple[float, float]
+
+
+class Section(BaseModel):
+    """A mapping that accepts its own keys and no others."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Phantom(Section):
+    """The generated data set: see ``pipeline.data.phantom.PhantomSettings`` for the meaning of each value."""
+
+    seed: Annotated[int, Field(ge=0)]
+    patients: Count
+    second_scan_rate: Fraction
+    tumour_free_rate: Fraction
+    tumours_per_patient: tuple[int, int]
+    tumour_diameter_mm: Range
+    tumour_hu: Range
+    chest_half_width_mm: Range
+    chest_half_depth_mm: Range
+    lung_height_mm: Range
+    fat_mm: Range
+    growth: Range
+    orientations: list[str]
+    spacing_mm: Range
+    slice_mm: Range
+    width_mm: Range
+    depth_mm: Range
+    height_mm: Range
+    tilt_deg: float
+    shift_mm: float
+    lung_hu: Range
+    blood_hu: Range
+    blur_voxels: Range
+    noise_hu: Range
+    noise_correlation_voxels: float
+    offset_hu: Range
+
+
+class Data(Section):
+    """Where the images are and what their labels mean."""
+
+    format: Literal["decathlon", "table", "medmnist", "phantom_lung"]
+    name: str
+    root: str | None
+    spatial_dims: Literal[2, 3] | None
+    labels: dict[int, str] | None
+    targets: list[str] | None
+    target_names: dict[str | int, str] | None
+    # decathlon
+    task: str | None
+    download: bool
+    patient_pattern: str | None
+    # table
+    table: str | None
+    columns: dict[str, str | None] | None
+    keep: dict[str, Any] | None
+    # medmnist
+    npz: str | None
+    splits: list[str] | None
+    # phantom_lung
+    phantom: Phantom | None
+
+
+class Transforms(Section):
+    """MONAI dictionary transforms on the keys ``image`` and ``label``."""
+
+    spacing: list[float] | None  # mm
+    size: Sizes | None  # voxels
+    window: tuple[float, float] | None  # Hounsfield units
+    preprocessing: list[Node]
+    augmentation: list[Node]
+
+
+class Sampling(Section):
+    """What a training batch is made of."""
+
+    mode: Literal["uniform", "foreground", "balanced"]
+    patch_size: Sizes | None
+    batch_size: Count
+    batches_per_epoch: Count | None
+    foreground_fraction: Fraction
+
+
+class Loss(Section):
+    """The loss and the weight of each class in it."""
+
+    class_weights: Literal["none", "inverse", "effective"] | list[float]
+    function: Node
+
+
+class Schedule(Section):
+    """How long training lasts and how the learning rate moves: ``shape`` is a function of progress from 0 to 1."""
+
+    budget: Duration | None
+    epochs: Count | None
+    shape: Node
+
+
+class Trainer(Section):
+    """Lightning's Trainer, and what goes on around its loop."""
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    devices: Count | Literal["auto"]
+    num_nodes: Count
+    strategy: str
+    precision: Literal["auto", "32", "bf16"]
+    threads: Count | None
+    workers: Annotated[int, Field(ge=0)]
+    max_time: Duration | None
+    max_steps: Count | None
+    gradient_clip: Annotated[float, Field(gt=0)] | None
+    accumulate: Count
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None
+    validate_every: Count
+    validate_cases: Count | None
+    early_stopping: Count | None
+    deterministic: bool
+
+
+class Folds(Section):
+    """Cross-validation: always grouped by patient."""
+
+    count: Annotated[int, Field(ge=2)]
+    run: list[Annotated[int, Field(ge=0)]] | None
+    seed: int
+    stratify: Literal["auto", "none", "class", "foreground", "site"]
+    predefined: bool
+    file: str | None
+
+
+class Inference(Section):
+    """From an image to probabilities on its own voxel grid."""
+
+    overlap: Annotated[float, Field(ge=0, lt=1)]
+    window_batch: Count
+    blending: Literal["gaussian", "constant"]
+    mirror_axes: list[Annotated[int, Field(ge=0, le=2)]]
+
+
+class Evaluation(Section):
+    """What is measured, and how its uncertainty is stated."""
+
+    checkpoint: Literal["last", "best"]
+    tolerance_mm: Annotated[float, Field(gt=0)]
+    resamples: Count
+    seed: int
+    figures: bool
+
+
+class Tracking(Section):
+    """The MLflow store."""
+
+    enabled: bool
+    uri: str | None
+    experiment: str | None
+    checkpoints: bool
+    flush_timeout: Duration
+
+
+class Derived(Section):
+    """Filled from the data before anything is built; configs refer to it as ``${derived.in_channels}``."""
+
+    spatial_dims: int | None
+    in_channels: int | None
+    out_channels: int | None
+    patch_size: list[int] | None
+    spacing: list[float] | None
+    class_weights: list[float] | None
+
+
+class TrainConfig(Section):
+    """``python -m pipeline train``"""
+
+    name: str
+    task: Literal["segmentation", "classification"]
+    seed: Annotated[int, Field(ge=0)]
+    output: str | None
+    cache: str | None
+    trust: list[str]
+    data: Data
+    transforms: Transforms
+    sampling: Sampling
+    network: Node
+    loss: Loss
+    optimizer: Node
+    schedule: Schedule
+    trainer: Trainer
+    folds: Folds
+    inference: Inference
+    evaluation: Evaluation
+    tracking: Tracking
+    derived: Derived
+
+
+class CheckConfig(Section):
+    """``python -m pipeline check``"""
+
+    task: Literal["segmentation", "classification"]
+    output: str | None
+    cache: str | None
+    trust: list[str]
+    data: Data
+    folds: Folds
+
+
+class PredictConfig(Section):
+    """``python -m pipeline predict``"""
+
+    run: str
+    input: str
+    output: str
+    labels: str | None
+    folds: list[int] | None
+    checkpoint: Literal["last", "best"] | None
+    batch: Count
+    tracking: Tracking
+    trust: list[str]
+
+
+COMMANDS: dict[str, type[Section]] = {"train": TrainConfig, "check": CheckConfig, "predict": PredictConfig}

@@ -1,0 +1,138 @@
+"""An image in memory, its header, and the checks that every format shares."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pipeline.errors import UserError
+
+DEFLATE_RATIO = 1032  # no deflate stream grows by more (zlib, technical details)
+SMALL = 1 << 26  # bytes that are allocated without a look at the free memory
+LFS_POINTER = b"version https://git-lfs"
+
+
+class ImageError(UserError):
+    """An image file that cannot be used: ``path``, ``fault`` (without the path) and remedies."""
+
+    def __init__(self, path: Path, fault: str, *remedies: str) -> None:
+        super().__init__(f"{path}: {fault}", *remedies)
+        self.path = path
+        self.fault = fault
+
+
+class Digest(Protocol):
+    """A hash that is fed with the bytes of a file as they are read."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says about itself.
+
+    ``shape``: spatial, in voxels. ``affine``: (4, 4) float64, voxel index -> world, RAS+ in mm; identity where
+    the format knows no space (PNG, JPEG, NPZ). ``dtype``: of the voxels after rescaling. ``doubts``: what is
+    legal but may be wrong, one line each.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    dtype: np.dtype[np.generic]
+    channels: int
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 or 3."""
+        return len(self.shape)
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Size of a voxel along each array axis, in mm (1 where the format knows no space)."""
+        return spacing_of(self.affine, self.spatial_dims)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all voxels in memory."""
+        voxels = self.channels
+        for size in self.shape:
+            voxels *= size
+        return voxels * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Image:
+    """``array``: (C, *spatial) in its native type. ``affine``: (4, 4) float64, voxel index -> world, RAS+ in mm.
+
+    Rows and columns of 2D pictures are ``array[c, row, column]``; axes of volumes are those of the affine.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    spatial_dims: int
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Size of a voxel along each array axis, in mm."""
+        return spacing_of(self.affine, self.spatial_dims)
+
+
+def spacing_of(affine: np.ndarray, spatial_dims: int) -> tuple[float, ...]:
+    """Lengths of the affine's columns, in mm."""
+    return tuple(float(length) for length in np.sqrt((affine[:3, :spatial_dims] ** 2).sum(axis=0)))
+
+
+def require_regular(path: Path) -> int:
+    """Size in bytes of a file that can be read; raises ImageError for all else.
+
+    A pipe would block for ever when opened, so this looks before it opens.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise ImageError(path, f"the link leads to a missing file ({path.readlink()})") from None
+        raise ImageError(path, "file not found (missing)") from None
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {error.strerror or error} (link loop or no permission)") from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+        raise ImageError(path, f"is {kind}, not a regular file")
+    if status.st_size == 0:
+        raise ImageError(path, "the file is empty (0 bytes)", "copy or download it again")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {error.strerror or error}") from None
+    if start == LFS_POINTER:
+        raise ImageError(path, "is a Git LFS pointer, not the image", "run `git lfs pull` where it came from")
+    return status.st_size
+
+
+def require_plausible(path: Path, nbytes: int, file_size: int, compressed: bool) -> None:
+    """Raise ImageError where a file of ``file_size`` bytes cannot hold the ``nbytes`` that its header declares."""
+    limit = file_size * (DEFLATE_RATIO if compressed else 1)
+    if nbytes > limit:
+        raise ImageError(
+            path,
+            f"the header declares {nbytes:,} bytes of voxels, too large for a file of {file_size:,} bytes "
+            "(truncated or a broken size in the header)",
+            "copy or download it again",
+        )
+
+
+def require_memory(path: Path, nbytes: int) -> None:
+    """Raise ImageError where the voxels would not fit into the memory that is free."""
+    if nbytes < SMALL:
+        return
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    if nbytes > available:
+        raise ImageError(path, f"needs {nbytes / 2**30:.1f} GiB of memory; {available / 2**30:.1f} GiB are free")

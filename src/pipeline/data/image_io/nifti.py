@@ -1,0 +1,221 @@
+"""NIfTI-1 and NIfTI-2 in one file, plain or gzipped: read in a stream, so that memory stays bounded.
+
+The affine follows nibabel: sform if its code is set, else qform, else the spacing alone.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.image_io.image import Digest, Header, ImageError, require_plausible, require_regular
+
+HEADER = 540  # bytes of the longer of the two headers
+READ = 1 << 18  # bytes read from disk at once
+BLOCK = 1 << 20  # bytes decompressed at once: small enough for the processor's cache
+TRAILING = 1 << 26  # bytes tolerated behind the voxels
+GZIP = b"\x1f\x8b"
+TOLERANCE = 1e-3  # mm (or a fraction of a voxel); two forms of float32 never agree to the last digit
+AGAIN = "copy or download it again"
+
+
+def read_header(path: Path) -> Header:
+    """Header of a NIfTI file; of a gzipped one no more than its first kilobytes are decompressed."""
+    size = require_regular(path)
+    with closing(_bytes(path, None, 4096, 4096)) as stream:
+        return _parse(path, size, _take(stream, HEADER, b""))[0]
+
+
+def read_blocks(path: Path, digest: Digest | None = None) -> tuple[Header, Iterator[np.ndarray]]:
+    """Header, and all voxels in file order (first axis fastest, channels slowest) as flat arrays.
+
+    Exhausting the iterator proves the file whole: checksum and length are verified. ``digest`` is fed with the
+    bytes of the file. Raises ImageError.
+    """
+    size = require_regular(path)
+    stream = _bytes(path, digest)
+    start = _take(stream, HEADER, b"")
+    header, stored, offset, slope, inter = _parse(path, size, start)
+    return header, _voxels(path, stream, start, header, stored, offset, slope, inter)
+
+
+def _bytes(path: Path, digest: Digest | None, read: int = READ, limit: int = BLOCK) -> Generator[bytes, None, None]:
+    """The decompressed bytes of a file, block by block; raises ImageError when it is damaged."""
+    with path.open("rb") as file:
+        gzipped = file.read(2) == GZIP
+        file.seek(0)
+        inflate = zlib.decompressobj(31)
+        while data := file.read(read):
+            if digest is not None:
+                digest.update(data)
+            if not gzipped:
+                yield data
+                continue
+            more = True
+            while more:
+                if inflate.eof:  # a further member of the same gzip file, or padding
+                    data = data.lstrip(b"\0")
+                    if not data:
+                        break
+                    inflate = zlib.decompressobj(31)
+                try:
+                    block = inflate.decompress(data, limit)
+                except zlib.error as error:
+                    raise ImageError(path, f"corrupt: its gzip data are invalid ({error})", AGAIN) from None
+                data = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+                # a full block may leave output pending although all input is consumed
+                more = bool(data) or (len(block) == limit and not inflate.eof)
+                if block:
+                    yield block
+        if gzipped and not inflate.eof:
+            raise ImageError(path, "truncated: the gzip stream ends early", AGAIN)
+
+
+def _take(stream: Iterator[bytes], count: int, held: bytes) -> bytes:
+    """At least ``count`` bytes from the stream where there are so many."""
+    parts = [held]
+    have = len(held)
+    while have < count and (part := next(stream, None)) is not None:
+        parts.append(part)
+        have += len(part)
+    return b"".join(parts)
+
+
+def _parse(path: Path, file_size: int, start: bytes) -> tuple[Header, np.dtype[np.generic], int, float, float]:
+    """Header, stored type, offset of the voxels, slope and intercept."""
+    import nibabel as nib
+
+    # sizeof_hdr, in the byte order of the writer, tells the version
+    version = {struct.pack(order + "i", size): size for size in (348, 540) for order in "<>"}.get(start[:4])
+    if version is None or len(start) < version:
+        raise ImageError(path, "not a NIfTI file: its header is not recognised (bad magic or too short)", AGAIN)
+    kind: Any = nib.Nifti1Header if version == 348 else nib.Nifti2Header
+    raw = kind(start[:version], check=False)
+    magic = bytes(raw["magic"].item())[:3]
+    if magic not in (b"n+1", b"n+2"):
+        split = magic in (b"ni1", b"ni2")
+        raise ImageError(path, "a NIfTI header without voxels (.hdr/.img pair)" if split else "not NIfTI: bad magic")
+
+    dims = [int(size) for size in raw["dim"]]
+    sizes = dims[1 : dims[0] + 1] if 1 <= dims[0] <= 7 else []
+    while len(sizes) > 3 and sizes[-1] == 1:
+        sizes.pop()
+    if not 2 <= len(sizes) <= 4 or min(sizes) < 1:
+        raise ImageError(path, f"dimensions {sizes or dims} are not those of a 2D or 3D image with channels")
+    shape, channels = tuple(sizes[:3]), sizes[3] if len(sizes) == 4 else 1
+
+    try:
+        stored = raw.get_data_dtype()
+    except Exception:
+        raise ImageError(path, f"unknown data type code {int(raw['datatype'])}") from None
+    if stored.fields is not None or stored.kind not in "iuf" or stored.itemsize > 8:
+        name = "RGB colour" if stored.fields is not None else str(stored)
+        raise ImageError(path, f"data type {name} is no single number per voxel", "convert it to numbers")
+
+    slope, inter = float(raw["scl_slope"]), float(raw["scl_inter"])
+    if slope == 0 or not np.isfinite(slope):
+        slope, inter = 1.0, 0.0
+    if not np.isfinite(inter):
+        raise ImageError(path, f"intensity offset scl_inter is {inter}, not a finite number")
+    scaled = (slope, inter) != (1.0, 0.0)
+    dtype = stored.newbyteorder("=")
+    if scaled:
+        dtype = np.dtype(np.float32 if stored.itemsize <= 2 or stored == np.float32 else np.float64)
+
+    offset = float(raw["vox_offset"])
+    if not version <= offset < 2**31 or offset != int(offset):
+        raise ImageError(path, f"offset of the voxels (vox_offset) is {offset:g}, not a place behind the header")
+    affine, doubts = _affine(path, raw)
+    header = Header(shape, affine, dtype, channels, tuple(doubts))
+    with path.open("rb") as file:
+        gzipped = file.read(2) == GZIP
+    nbytes = header.nbytes // dtype.itemsize * stored.itemsize
+    require_plausible(path, nbytes + int(offset), file_size, gzipped)
+    return header, stored, int(offset), slope, inter
+
+
+def _affine(path: Path, header: Any) -> tuple[np.ndarray, list[str]]:
+    """The affine in mm and what is doubtful about it; raises ImageError where no form is usable."""
+    pixdim = np.asarray(header["pixdim"], dtype=float)[1:4]
+    dims = min(int(header["dim"][0]), 3)
+    sform_set, qform_set = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
+    sform = np.asarray(header.get_sform(), dtype=float) if sform_set else None
+    spacing_valid = bool(np.isfinite(pixdim[:dims]).all() and (pixdim[:dims] > 0).all())
+    qform = None
+    if qform_set and spacing_valid:
+        try:
+            qform = np.asarray(header.get_qform(), dtype=float)
+        except Exception:  # a quaternion that is none
+            qform = None
+    doubts: list[str] = []
+    chosen = None
+    if sform is not None and usable(sform, dims):
+        chosen = sform
+        if qform is not None and usable(qform, dims):
+            apart = np.abs(sform - qform).max()
+            if apart > TOLERANCE:
+                doubts.append(f"sform and qform disagree by up to {apart:.3g} mm; the sform is used")
+    elif qform is not None and usable(qform, dims):
+        chosen = qform
+        if sform_set:
+            doubts.append("the sform is degenerate; the qform is used")
+    elif not sform_set and not qform_set and spacing_valid:
+        chosen = np.asarray(header.get_base_affine(), dtype=float)
+        doubts.append("no orientation (sform_code and qform_code are 0): left and right are unknown")
+    if chosen is None:
+        said = "sform is degenerate" if sform_set else f"spacing (pixdim) is {pixdim[:dims].tolist()}"
+        raise ImageError(path, f"no usable affine: {said}", "write the header again with a valid affine in mm")
+    unit = int(header["xyzt_units"]) & 7
+    if unit in (1, 3):
+        doubts.append(f"the header's unit is {'metre' if unit == 1 else 'micrometre'}; taken as mm")
+    return chosen, doubts
+
+
+def usable(affine: np.ndarray, dims: int = 3) -> bool:
+    """Whether an affine is finite and maps voxel axes to independent directions."""
+    axes = affine[:3, :dims]
+    if not np.isfinite(affine).all():
+        return False
+    lengths = np.sqrt((axes**2).sum(axis=0))
+    return bool(lengths.min() > 0 and np.linalg.svd(axes / lengths, compute_uv=False)[-1] > 1e-3)
+
+
+def _voxels(
+    path: Path,
+    stream: Iterator[bytes],
+    held: bytes,
+    header: Header,
+    stored: np.dtype[np.generic],
+    offset: int,
+    slope: float,
+    inter: float,
+) -> Iterator[np.ndarray]:
+    left = header.channels * int(np.prod(header.shape)) * stored.itemsize
+    rest = _take(stream, offset, held)[offset:]
+    trailing = 0
+    while True:
+        usable_bytes = min(len(rest), left) // stored.itemsize * stored.itemsize
+        if usable_bytes:
+            left -= usable_bytes
+            block = np.frombuffer(rest, stored, usable_bytes // stored.itemsize).astype(header.dtype, copy=False)
+            if (slope, inter) != (1.0, 0.0):
+                block = block * header.dtype.type(slope) + header.dtype.type(inter)
+            yield block
+        rest = rest[usable_bytes:]
+        if left == 0:
+            trailing += len(rest)
+            rest = b""
+            if trailing > TRAILING:
+                raise ImageError(path, f"more than {TRAILING >> 20} MiB follow the voxels that the header declares")
+        following = next(stream, None)
+        if following is None:
+            break
+        rest = rest + following if rest else following
+    if left:
+        raise ImageError(path, f"truncated: {left:,} bytes of voxels fewer than the header's size expects", AGAIN)

@@ -1,0 +1,85 @@
+"""Grids: shapes, affines, dimensions and channels that do not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+
+from pipeline.data.image_io.image import spacing_of
+from pipeline.data.integrity.reading import Reading
+from pipeline.data.integrity.result import Fault
+from pipeline.data.integrity.view import View, affine_of
+
+
+def doubtful_header(view: View) -> Iterator[Fault]:
+    """A header says something that is legal but often wrong."""
+    for case in view.dataset.cases:
+        for source, _, reading in view.sources(case):
+            for doubt in reading.doubts:
+                yield view.fault("warning", case, source, doubt, "compare with the original scan", "header")
+
+
+def dimensions(view: View) -> Iterator[Fault]:
+    """Images of another dimension or number of channels than the data set, masks with several channels."""
+    dataset = view.dataset
+    for case in dataset.cases:
+        readings = view.images(case)
+        for source, reading in readings:
+            if len(reading.shape) != dataset.spatial_dims:
+                fault = f"is {len(reading.shape)}D (shape {reading.shape}); the data set is {dataset.spatial_dims}D"
+                yield view.fault("error", case, source, fault, "take it out, or set data.spatial_dims", "dimensions")
+        channels = sum(reading.channels for _, reading in readings)
+        if len(readings) == len(case.images) and channels != dataset.channels:
+            kind = "4D image with " if dataset.spatial_dims == 3 and channels > 1 else ""
+            fault = f"{kind}{channels} channels; the data set has {dataset.channels}"
+            remedy = "save each case with the same channels"
+            yield view.fault("error", case, readings[0][0], fault, remedy, "channels")
+    for case, source, reading in view.masks:
+        if reading.channels != 1:
+            fault = f"the mask has {reading.channels} channels (shape {reading.shape}); one is expected"
+            yield view.fault("error", case, source, fault, "save one class value per voxel", "channels")
+
+
+def same_grid(view: View) -> Iterator[Fault]:
+    """The images of a case, and its mask, must share shape and affine: else every voxel is shifted in silence."""
+    for case in view.dataset.cases:
+        images = view.images(case)
+        if not images:
+            continue
+        reference, expected = images[0]
+        others = [(source, reading, "image") for source, reading in images[1:]]
+        if case.label is not None and (mask := view.mask(case)) is not None:
+            others.append((case.label, mask, "mask"))
+        for source, reading, what in others:
+            if reading.shape != expected.shape:
+                fault = f"shape of the {what} {reading.shape} differs from that of {reference.name}, {expected.shape}"
+                yield view.fault("error", case, source, fault, "resample it onto the grid of the image", "shape")
+                continue
+            apart = displacement(expected, reading)
+            if apart > view.settings.affine_tolerance_mm:
+                fault = f"affine of the {what} differs from that of {reference.name}: {_difference(expected, reading)}"
+                remedy = "copy the image's affine if the voxels match, else resample it onto the grid of the image"
+                yield view.fault("error", case, source, fault, remedy, "affine")
+
+
+def displacement(one: Reading, other: Reading) -> float:
+    """Largest distance in mm between a corner voxel in the world of one affine and in that of the other."""
+    sizes = [*one.shape, *[1] * (3 - len(one.shape))]
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in sizes))], dtype=float)
+    apart = corners @ (affine_of(one) - affine_of(other)).T[:, :3]
+    return float(np.sqrt((apart**2).sum(axis=1)).max())
+
+
+def _difference(one: Reading, other: Reading) -> str:
+    first, second = affine_of(one), affine_of(other)
+    dims = len(one.shape)
+    said = [f"up to {displacement(one, other):.4g} mm apart"]
+    spacings = [tuple(round(length, 5) for length in spacing_of(affine, dims)) for affine in (first, second)]
+    if spacings[0] != spacings[1]:
+        said.append(f"spacing {spacings[1]} instead of {spacings[0]}")
+    origins = [tuple(round(value, 4) for value in affine[:3, 3].tolist()) for affine in (first, second)]
+    if origins[0] != origins[1]:
+        said.append(f"origin {origins[1]} instead of {origins[0]}")
+    return ", ".join(said)

@@ -1,0 +1,81 @@
+"""Masks: values that mean nothing, foreground that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.data.integrity.reading import MOST_VALUES
+from pipeline.data.integrity.result import Fault
+from pipeline.data.integrity.view import View, foreground_voxels
+
+SHOWN = 6
+
+
+def values(view: View) -> Iterator[Fault]:
+    """Mask values that are no whole numbers, or not declared."""
+    labels = view.dataset.labels
+    if labels is None:
+        return
+    declared = ", ".join(map(str, labels.values))
+    for case, source, reading in view.masks:
+        if reading.nonfinite:
+            fault = f"{reading.nonfinite:,} voxels of the label mask are not finite (NaN or infinite)"
+            yield view.fault("error", case, source, fault, "write the mask again in whole numbers", "label_value")
+        if reading.fraction is not None:
+            fault = f"label value {reading.fraction:g} is no integer: was the mask interpolated?"
+            remedy = "resample masks with nearest neighbour"
+            yield view.fault("error", case, source, fault, remedy, "label_value")
+            continue
+        unknown = [value for value in reading.values or {} if value not in labels.values]
+        if unknown:
+            many = f" and more (at least {len(unknown)})" if len(unknown) > SHOWN else ""
+            negative = " (negative)" if min(unknown) < 0 else ""
+            fault = f"label values {', '.join(map(str, unknown[:SHOWN]))}{many}{negative} are not declared"
+            remedy = f"declared are {declared}; name the others in data.labels"
+            if len(reading.values or {}) > MOST_VALUES:
+                remedy = "this seems to be an image, not a mask"
+            yield view.fault("error", case, source, fault, remedy, "label_value")
+
+
+def empty(view: View) -> Iterator[Fault]:
+    """A mask without foreground may be right; all masks without it are not."""
+    labels = view.dataset.labels
+    if labels is None or not view.masks:
+        return
+    fewest = view.settings.fewest_foreground_voxels
+    without = 0
+    for case, source, reading in view.masks:
+        counts = foreground_voxels(view, reading)
+        foreground = sum(counts[name] for name in labels.foreground)
+        undeclared = any(value not in labels.values for value in reading.values or {})
+        if foreground == 0 and not undeclared and reading.fraction is None:
+            without += 1
+            fault = "the label mask is empty: no foreground, background only"
+            yield view.fault("warning", case, source, fault, "make sure that nothing is to be seen there", "empty_mask")
+        elif 0 < foreground < fewest:
+            fault = f"the foreground is very small: {foreground} voxel{'s' if foreground > 1 else ''}"
+            yield view.fault("warning", case, source, fault, "look at the mask for a slip", "small_mask")
+    if without == len(view.masks):
+        fault = f"all {without} label masks are empty: no foreground anywhere"
+        yield view.dataset_fault("error", fault, "compare the masks' values with data.labels", "empty_masks")
+
+
+def rare_classes(view: View) -> Iterator[Fault]:
+    """A declared class that no mask shows, or too few patients for every fold to have one."""
+    labels = view.dataset.labels
+    if labels is None or not view.masks:
+        return
+    patients: dict[str, set[str]] = {name: set() for name in labels.foreground}
+    for case, _, reading in view.masks:
+        for name, count in foreground_voxels(view, reading).items():
+            if count and name in patients:
+                patients[name].add(case.patient_id)
+    folds = view.settings.folds
+    for name, found in patients.items():
+        numbers = ", ".join(str(value) for value, other in labels.values.items() if other == name)
+        if not found:
+            fault = f"class {name} (value {numbers}) is declared but appears in no mask"
+            yield view.dataset_fault("warning", fault, "take it out of the labels if it is not meant", "absent_class")
+        elif folds is not None and len(found) < folds:
+            fault = f"class {name} (value {numbers}) appears in {len(found)} patient(s) only, fewer than {folds} folds"
+            yield view.dataset_fault("warning", fault, "some folds will have no case to measure it on", "rare_class")

@@ -1,0 +1,70 @@
+"""Patients, targets and folds: what must hold before the data are split."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from pipeline.data.integrity.result import Fault
+from pipeline.data.integrity.view import View
+
+
+def case_ids(view: View) -> Iterator[Fault]:
+    """Two cases of one name would overwrite each other's results."""
+    counts = Counter(case.case_id for case in view.dataset.cases)
+    for case_id, count in counts.items():
+        if count > 1:
+            fault = f"case id {case_id} stands for {count} cases (duplicate)"
+            yield Fault("error", case_id, view.index, fault, "give each case its own id", "case_id")
+
+
+def enough_patients(view: View) -> Iterator[Fault]:
+    """No fold without a patient."""
+    folds, patients = view.settings.folds, len(view.dataset.patients)
+    if folds is not None and patients < folds:
+        fault = f"too few patients: folds.count={folds} needs at least {folds} patients; data has {patients}"
+        remedy = f"set folds.count={patients}" if patients > 1 else "add patients"
+        yield view.dataset_fault("error", fault, remedy, "few_patients")
+
+
+def given_folds(view: View) -> Iterator[Fault]:
+    """A patient stands in two of the folds that the table gives."""
+    folds: dict[str, set[int]] = defaultdict(set)
+    for case in view.dataset.cases:
+        if case.fold is not None:
+            folds[case.patient_id].add(case.fold)
+    for patient, found in folds.items():
+        if len(found) > 1:
+            fault = f"patient {patient} stands in folds {', '.join(map(str, sorted(found)))}: leaks into validation"
+            yield view.dataset_fault("error", fault, "give all cases of a patient the same fold", "patient_folds")
+
+
+def targets(view: View) -> Iterator[Fault]:
+    """Targets that are missing, all equal, too rare, or differ within a patient."""
+    dataset = view.dataset
+    if dataset.task != "classification":
+        return
+    patients: dict[str, set[str]] = {name: set() for name in dataset.classes}
+    by_patient: dict[str, set[str]] = defaultdict(set)
+    for case in dataset.cases:
+        if case.target is None:
+            fault = f"target of case {case.case_id} is missing"
+            remedy = "fill it in, or take the case out"
+            yield Fault("error", case.case_id, view.index, fault, remedy, "no_target")
+        else:
+            patients.setdefault(case.target, set()).add(case.patient_id)
+            by_patient[case.patient_id].add(case.target)
+    if len(patients) < 2:
+        fault = f"all cases have one target class ({', '.join(patients) or 'none'}); two are needed"
+        yield view.dataset_fault("error", fault, "add cases of another class", "one_class")
+    folds = view.settings.folds
+    for name, found in patients.items():
+        if folds is not None and len(found) < folds:
+            fault = f"class {name} has {len(found)} patient(s), fewer than folds.count={folds}"
+            yield view.dataset_fault(
+                "warning", fault, f"set folds.count={max(2, len(found))}, or add cases", "rare_class"
+            )
+    for patient, classes in by_patient.items():
+        if len(classes) > 1:
+            fault = f"patient {patient} has cases of different target classes: {', '.join(sorted(classes))}"
+            yield view.dataset_fault("warning", fault, "make sure that they do not contradict", "patient_targets")

@@ -1,0 +1,106 @@
+"""A data set with the readings of its files: what every rule looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.case import Case, Dataset, FileSource, Source
+from pipeline.data.integrity.reading import Job, Reading, Role, reading_of
+from pipeline.data.integrity.result import CheckSettings, Fault, Severity
+
+
+@dataclass(frozen=True)
+class View:
+    """All that rules need: the cases, the limits and the readings by job."""
+
+    dataset: Dataset
+    settings: CheckSettings
+    readings: Mapping[Job, list[Reading]]
+
+    @cached_property
+    def inspected(self) -> dict[str, list[tuple[Source, Role, Reading]]]:
+        """Every file of each case with its reading, the mask last."""
+        found = {}
+        for case in self.dataset.cases:
+            sources = [(source, self._reading(source, "image")) for source in case.images.values()]
+            files: list[tuple[Source, Role, Reading]] = [(source, "image", reading) for source, reading in sources]
+            if case.label is not None:
+                files.append((case.label, "mask", self._reading(case.label, "mask")))
+            found[case.case_id] = files
+        return found
+
+    def sources(self, case: Case) -> list[tuple[Source, Role, Reading]]:
+        """Every file of a case with its reading, the mask last."""
+        return self.inspected[case.case_id]
+
+    def _reading(self, source: Source, role: Role) -> Reading:
+        return reading_of(self.readings[Job.of(source, role)], source)
+
+    def images(self, case: Case) -> list[tuple[Source, Reading]]:
+        """The images of a case that can be read."""
+        return [
+            (source, reading) for source, role, reading in self.sources(case) if role == "image" and not reading.fault
+        ]
+
+    def mask(self, case: Case) -> Reading | None:
+        """The mask of a case if it has one that can be read."""
+        _, role, reading = self.sources(case)[-1]
+        return reading if role == "mask" and reading.fault is None else None
+
+    @cached_property
+    def masks(self) -> list[tuple[Case, Source, Reading]]:
+        """The masks that can be read, with their cases."""
+        return [
+            (case, case.label, reading)
+            for case in self.dataset.cases
+            if case.label is not None and (reading := self.mask(case)) is not None
+        ]
+
+    def shown(self, source: Source) -> str:
+        """A file as users know it: relative to the root."""
+        shown = self.relative(source.path)
+        return shown if isinstance(source, FileSource) else shown[: -len(source.path.name)] + source.name
+
+    def relative(self, path: Path) -> str:
+        """A path relative to the root where it lies inside."""
+        if path not in self._relative:
+            inside = path.is_relative_to(self.dataset.root)
+            self._relative[path] = str(path.relative_to(self.dataset.root) if inside else path)
+        return self._relative[path]
+
+    @cached_property
+    def _relative(self) -> dict[Path, str]:
+        return {}
+
+    @property
+    def index(self) -> str:
+        """The file that lists the cases, for faults of the whole data set."""
+        return self.relative(self.dataset.index) if self.dataset.index else str(self.dataset.root)
+
+    def fault(self, severity: Severity, case: Case, source: Source, text: str, remedy: str, rule: str) -> Fault:
+        """A fault of one file of a case."""
+        return Fault(severity, case.case_id, self.shown(source), text, remedy, rule)
+
+    def dataset_fault(self, severity: Severity, text: str, remedy: str, rule: str) -> Fault:
+        """A fault of the data set as a whole."""
+        return Fault(severity, None, self.index, text, remedy, rule)
+
+
+def affine_of(reading: Reading) -> np.ndarray:
+    """The affine of a reading, (4, 4)."""
+    return np.array(reading.affine).reshape(4, 4)
+
+
+def foreground_voxels(view: View, reading: Reading) -> dict[str, int]:
+    """Voxels of a mask by class name, the background included; undeclared values are left out."""
+    labels = view.dataset.labels
+    counts = dict.fromkeys(labels.names, 0) if labels else {}
+    for value, count in (reading.values or {}).items():
+        if labels and value in labels.values:
+            counts[labels.values[value]] += count
+    return counts

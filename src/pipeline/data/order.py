@@ -1,0 +1,88 @@
+"""Which case stands at which place of an epoch: a function of (seed, epoch, place), never of history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from pipeline.randomness import generator
+
+
+class Draw(NamedTuple):
+    """One training example: the case at ``index``, drawn at ``place`` of ``epoch``."""
+
+    epoch: int
+    place: int
+    index: int
+
+
+@dataclass(frozen=True)
+class CaseOrder:
+    """Cases in random order, each pass over them complete before the next begins.
+
+    ``groups`` are lists of case indices that are drawn in turn: one group of all cases, or one group per class, which
+    draws every class equally often (class rebalancing).
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    seed: int
+
+    def cases(self, first: int, last: int) -> list[int]:
+        """The case indices at the global places ``first`` to ``last`` (exclusive), counted from the training's start."""
+        known: dict[tuple[int, int], NDArray[np.int64]] = {}
+        drawn = []
+        for place in range(first, last):
+            group = place % len(self.groups)
+            members = self.groups[group]
+            turn, rank = divmod(place // len(self.groups), len(members))
+            if (group, turn) not in known:
+                known[group, turn] = generator(self.seed, "order", group, turn).permutation(len(members))
+            drawn.append(members[int(known[group, turn][rank])])
+        return drawn
+
+
+class EpochBatches(Sampler[list[Draw]]):
+    """The batches of this process in one epoch; Lightning calls ``set_epoch`` before it iterates.
+
+    The global batch (``batch_size`` times ``processes``) is the same whatever the number of processes, cut in
+    consecutive parts.
+    """
+
+    def __init__(self, order: CaseOrder, *, batches: int, batch_size: int, process: int = 0, processes: int = 1) -> None:
+        self.order = order
+        self.batches = batches
+        self.batch_size = batch_size
+        self.process = process
+        self.processes = processes
+        self.epoch = 0
+
+    @property
+    def sampler(self) -> EpochBatches:
+        """Where Lightning looks for ``set_epoch``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        together = self.batch_size * self.processes
+        begin = self.epoch * self.batches * together
+        for batch in range(self.batches):
+            first = batch * together + self.process * self.batch_size
+            places = range(first, first + self.batch_size)
+            cases = self.order.cases(begin + first, begin + first + self.batch_size)
+            yield [Draw(self.epoch, place, index) for place, index in zip(places, cases, strict=True)]
+
+
+def groups_by_class(targets: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Indices of the cases of each class that occurs, for class rebalancing by cases."""
+    return tuple(tuple(i for i, t in enumerate(targets) if t == target) for target in sorted(set(targets)))

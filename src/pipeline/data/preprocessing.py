@@ -1,0 +1,138 @@
+"""From a case on disk to what the network sees: one path for training, validation and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+
+from pipeline.data.case import Case, Labels
+from pipeline.data.image_io import Image, read_image, read_mask
+from pipeline.errors import UserError
+
+Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A preprocessed case.
+
+    ``image``: (C, *spatial) float32. ``label``: (*spatial) uint8 class indices, or None. ``affine``: (4, 4), voxel index
+    of this grid to world, mm. ``native_affine`` and ``native_shape`` describe the grid of the file. ``centres``: per
+    class that occurs, voxel indices (n, spatial_dims) of a sample of its voxels; ``counts``: how many it has.
+    """
+
+    image: NDArray[np.float32]
+    label: NDArray[np.uint8] | None
+    affine: NDArray[np.float64]
+    native_shape: tuple[int, ...]
+    native_affine: NDArray[np.float64]
+    centres: Mapping[int, NDArray[np.int32]]
+    counts: Mapping[int, int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape of the preprocessed grid."""
+        return tuple(self.image.shape[1:])
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size of the preprocessed grid, mm."""
+        return tuple(float(s) for s in np.linalg.norm(self.affine[:3, : len(self.shape)], axis=0))
+
+
+class Preprocessing:
+    """Reads a case and applies the deterministic transforms to it.
+
+    ``transforms`` take and give a dictionary with ``image`` and, when there is a mask, ``label``: channel-first
+    ``MetaTensor`` with the affine of the file. ``centres`` is the number of voxels remembered per class.
+    """
+
+    def __init__(self, transforms: Transform, labels: Labels | None, *, centres: int = 4096) -> None:
+        self.transforms = transforms
+        self.labels = labels
+        self.centres = centres
+
+    def __call__(self, case: Case, *, with_label: bool = True) -> Prepared:
+        """Prepare one case; a file that cannot be read or transformed raises :class:`UserError` with its name."""
+        image = read_case_image(case)
+        data: dict[str, Any] = {"image": _tensor(image)}
+        if with_label and case.label is not None and self.labels is not None:
+            data["label"] = _tensor(read_label(case, self.labels))
+        try:
+            data = dict(self.transforms(data))
+        except Exception as error:
+            path = next(iter(case.images.values())).path
+            raise UserError(
+                f"{path}: preprocessing failed: {str(error).strip().splitlines()[-1] if str(error) else error!r}",
+                "look at transforms.preprocessing and at the image's shape and spacing (python -m pipeline check)",
+            ) from error
+        array = np.ascontiguousarray(np.asarray(data["image"].numpy(), dtype=np.float32))
+        label = None
+        if "label" in data:
+            label = np.ascontiguousarray(np.asarray(data["label"][0].numpy()).round().astype(np.uint8))
+        return Prepared(
+            image=array,
+            label=label,
+            affine=_four(np.asarray(data["image"].affine, dtype=np.float64)),
+            native_shape=tuple(image.array.shape[1:]),
+            native_affine=image.affine,
+            centres=class_voxels(label, self.centres) if label is not None else {},
+            counts={} if label is None else {i: int(n) for i, n in enumerate(np.bincount(label.ravel())) if n},
+        )
+
+
+def read_case_image(case: Case) -> Image:
+    """All modalities of a case as the channels of one image (they must share one grid)."""
+    images = [read_image(source) for source in case.images.values()]
+    first = images[0]
+    for source, other in zip(list(case.images.values())[1:], images[1:], strict=True):
+        if other.array.shape[1:] != first.array.shape[1:] or not np.allclose(other.affine, first.affine, atol=1e-4):
+            raise UserError(f"{source.path}: its voxel grid differs from that of {next(iter(case.images.values())).path}")
+    if len(images) == 1:
+        return first
+    return Image(np.concatenate([image.array for image in images]), first.affine, first.spatial_dims)
+
+
+def read_label(case: Case, labels: Labels) -> Image:
+    """The mask of a case as class indices, (1, *spatial) uint8, on its native grid."""
+    assert case.label is not None
+    mask = read_mask(case.label)
+    try:
+        indices = labels.to_index(mask.array)
+    except ValueError as error:
+        raise UserError(f"{case.label.path}: {error}", "declare every value in data.labels") from error
+    return Image(indices, mask.affine, mask.spatial_dims)
+
+
+def class_voxels(label: NDArray[np.uint8], most: int) -> dict[int, NDArray[np.int32]]:
+    """Voxel indices (n, spatial_dims) of every class in ``label``, evenly thinned to at most ``most`` each."""
+    flat = label.ravel()
+    order = np.argsort(flat, kind="stable")
+    counts = np.bincount(flat)
+    ends = np.cumsum(counts)
+    voxels = {}
+    for index in np.flatnonzero(counts):
+        inside = order[ends[index] - counts[index] : ends[index]]
+        if len(inside) > most:
+            inside = inside[np.linspace(0, len(inside) - 1, most).astype(np.int64)]
+        voxels[int(index)] = np.stack(np.unravel_index(inside, label.shape), axis=1).astype(np.int32)
+    return voxels
+
+
+def _tensor(image: Image) -> MetaTensor:
+    return MetaTensor(torch.from_numpy(np.array(image.array, dtype=np.float32)), affine=torch.from_numpy(image.affine.copy()))
+
+
+def _four(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A (3, 3) affine of the plane as (4, 4)."""
+    if affine.shape == (4, 4):
+        return affine
+    full = np.eye(4)
+    full[:2, :2], full[:2, 3] = affine[:2, :2], affine[:2, 2]
+    return full

@@ -1,0 +1,62 @@
+"""Readers of data sets: one function per format, all yielding the same ``Dataset``; no voxels are read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.case import Dataset, TaskKind
+from pipeline.data.readers.decathlon import read_decathlon
+from pipeline.data.readers.medmnist import read_medmnist
+from pipeline.data.readers.phantom import read_phantom
+from pipeline.data.readers.sources import listed, nearest
+from pipeline.data.readers.table import read_table
+from pipeline.errors import UserError
+
+__all__ = ["FORMATS", "open_dataset", "read_decathlon", "read_medmnist", "read_phantom", "read_table"]
+
+FORMATS: Mapping[str, Callable[..., Dataset]] = {
+    "decathlon": read_decathlon,
+    "medmnist": read_medmnist,
+    "phantom_lung": read_phantom,
+    "table": read_table,
+}
+
+
+def open_dataset(
+    settings: Mapping[str, Any],
+    *,
+    task_kind: TaskKind,
+    cache: Path | None = None,
+    workers: int = 1,
+    report: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """The data set that ``settings`` (the keys of ``data:``) describe.
+
+    Keys that the format does not know must be unset (None or False). ``cache``: folder for generated data;
+    ``workers`` and ``report``: for what takes long (see read_phantom). Raises UserError.
+    """
+    name = str(settings.get("format"))
+    if name not in FORMATS:
+        near = nearest(name, FORMATS)
+        raise UserError(
+            f"data.format={name}: unknown format",
+            f"did you mean {near[0]}?" if near else f"one of {', '.join(FORMATS)}",
+        )
+    read = FORMATS[name]
+    known = inspect.signature(read).parameters
+    foreign = [
+        key for key, value in settings.items() if key != "format" and key not in known and value not in (None, False)
+    ]
+    if foreign:
+        raise UserError(
+            f"data.{foreign[0]} does not apply to data.format={name}", f"that format takes {listed(sorted(known))}"
+        )
+    offered = {**settings, "task_kind": task_kind, "cache": cache, "workers": workers, "report": report}
+    arguments = {key: value for key, value in offered.items() if key in known and key != "format"}
+    dataset = read(**arguments)
+    if not dataset.cases:
+        raise UserError(f"{dataset.index}: no case is left, the data set is empty")
+    return dataset

@@ -1,0 +1,90 @@
+"""Rows of a CSV, TSV or Parquet table as text, value by value as it stands there."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from pipeline.data.readers.sources import listed
+from pipeline.errors import UserError
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+TABLES = (*SEPARATORS, ".parquet")
+
+Row = dict[str, str]
+
+
+def read_rows(path: Path) -> tuple[list[str], list[Row]]:
+    """Column names and rows; an absent value is the empty text. Leading zeros survive. Raises UserError."""
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _read_parquet(path)
+    if suffix not in SEPARATORS:
+        raise UserError(f"{path}: unknown table format", f"the name should end in {', '.join(TABLES)}")
+    return _read_text(path, SEPARATORS[suffix])
+
+
+def _read_text(path: Path, separator: str) -> tuple[list[str], list[Row]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=separator, strict=True)
+            names = [name.strip() for name in next(reader, [])]
+            if not any(names):
+                raise UserError(f"{path}: the table is empty")
+            _require_names(path, names)
+            _require_separator(path, names, separator)
+            rows = []
+            for values in reader:
+                if not values:
+                    continue
+                if len(values) != len(names):
+                    raise UserError(
+                        f"{path}: line {reader.line_num} has {len(values)} values, the head has {len(names)} columns"
+                    )
+                rows.append(dict(zip(names, (value.strip() for value in values), strict=True)))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not in UTF-8 ({error.reason} at byte {error.start})", "save it as UTF-8") from None
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    return names, rows
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[Row]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: no Parquet table that can be read ({error})") from None
+    names = list(table.column_names)
+    _require_names(path, names)
+    columns = [[as_text(value) for value in table.column(name).to_pylist()] for name in names]
+    return names, [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def as_text(value: object) -> str:
+    """A cell as text: empty where absent, whole floats without their point, so that 1, 1.0 and "1" agree."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool):
+        return str(int(value))
+    return str(value).strip()
+
+
+def _require_names(path: Path, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{path}: column {listed(twice)} stands twice", "give each column its own name")
+
+
+def _require_separator(path: Path, names: list[str], separator: str) -> None:
+    for other in (";", "\t", ",", "|"):
+        if len(names) == 1 and other != separator and other in names[0]:
+            shown = "tab" if other == "\t" else other
+            raise UserError(
+                f"{path}: its columns are separated by {shown!r}, not by {separator!r} (wrong delimiter)",
+                "save it with commas (.csv) or tabs (.tsv)",
+            )

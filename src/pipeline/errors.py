@@ -1,0 +1,32 @@
+"""Mistakes that a user can mend: shown as a cause and remedies, never as a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class UserError(Exception):
+    """One mistake.
+
+    ``cause`` names the file (or key) and the fault in one line; ``remedies`` say what to do, one line each.
+    """
+
+    def __init__(self, cause: str, *remedies: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.remedies = remedies
+
+    def __str__(self) -> str:
+        return "\n".join([self.cause, *(f"    {remedy}" for remedy in self.remedies)])
+
+
+class UserErrors(UserError):
+    """Several mistakes found together."""
+
+    def __init__(self, errors: Sequence[UserError]) -> None:
+        count = f"{len(errors)} mistakes" if len(errors) != 1 else "1 mistake"
+        super().__init__(count)
+        self.errors = tuple(errors)
+
+    def __str__(self) -> str:
+        return "\n".join(f"- {error}" for error in self.errors)

@@ -1,0 +1,94 @@
+"""How well predicted probabilities meet the true classes, per class (one against the rest) and over all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.statistics import class_mean, divide
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.integer[Any]]
+
+PER_CLASS_METRICS = ("precision", "recall", "f1", "auroc", "average_precision")
+
+
+def classification_metrics(
+    truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None, *, class_names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Score cases by accuracy, balanced accuracy, precision, recall, F1, AUROC and average precision.
+
+    truth: (n,) class indices. probabilities: (n, C). weights: (n,) of the cases, None for 1 each. The predicted class
+    is the most probable one. Returns ``{metric: {"mean", "per_class": {name: value}}}``: each class against the rest
+    and their plain mean; for two classes the AUROC of both is the usual binary one. Accuracy and balanced accuracy
+    (mean recall) have no values per class.
+
+    A value is NaN, and left out of the mean, where the class has no weight in the truth (recall, AUROC, average
+    precision; AUROC also where all have the class) or neither in truth nor prediction (precision, F1). A class that
+    is there but never predicted has precision 0. Otherwise the values are those of scikit-learn.
+    """
+    row = np.ones((1, len(truth))) if weights is None else np.asarray(weights, float)[None]
+    per_class = per_class_scores(truth, probabilities, row)
+    result: dict[str, dict[str, Any]] = {
+        "accuracy": {"mean": float(accuracy(truth, probabilities, row)[0]), "per_class": {}}
+    }
+    recall = per_class["recall"]
+    result["balanced_accuracy"] = {"mean": float(class_mean(recall, ~np.isnan(recall[0]))[0]), "per_class": {}}
+    for name, values in per_class.items():
+        result[name] = {
+            "mean": float(class_mean(values, ~np.isnan(values[0]))[0]),
+            "per_class": dict(zip(class_names, values[0].tolist(), strict=True)),
+        }
+    return result
+
+
+def confusion_matrix(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.int64]:
+    """Count cases by (true class, predicted class): (C, C), truth along the rows as in scikit-learn."""
+    counts = np.bincount(np.asarray(truth) * n_classes + np.asarray(predicted), minlength=n_classes**2)
+    return counts.reshape(n_classes, n_classes)
+
+
+def accuracy(truth: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
+    """Give the share of cases whose most probable class is the true one, under each row of weights: (r,)."""
+    right = probabilities.argmax(axis=1) == truth
+    return divide(weights @ right, weights.sum(axis=1))
+
+
+def per_class_scores(truth: IntArray, probabilities: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
+    """Score each class against the rest under many weightings at once.
+
+    truth: (n,). probabilities: (n, C). weights: (r, n), one row per resample. Returns PER_CLASS_METRICS, each (r, C).
+    """
+    classes = np.arange(probabilities.shape[1])
+    is_true = truth[:, None] == classes
+    is_predicted = probabilities.argmax(axis=1)[:, None] == classes
+    n_hit, n_true, n_predicted = weights @ (is_true & is_predicted), weights @ is_true, weights @ is_predicted
+    precision = divide(n_hit, n_predicted)
+    precision[(n_predicted == 0) & (n_true > 0)] = 0.0
+    auroc, average_precision = np.empty_like(n_hit), np.empty_like(n_hit)
+    for index in classes:
+        auroc[:, index], average_precision[:, index] = _ranking_scores(
+            is_true[:, index], probabilities[:, index], weights
+        )
+    scores = (precision, divide(n_hit, n_true), divide(2 * n_hit, n_true + n_predicted), auroc, average_precision)
+    return dict(zip(PER_CLASS_METRICS, scores, strict=True))
+
+
+def _ranking_scores(
+    positive: NDArray[np.bool_], score: FloatArray, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Area under the ROC curve (trapezoids) and average precision (steps), ties sharing one threshold: (r,) each."""
+    order = np.argsort(-score, kind="stable")
+    last_of_tie = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
+    ranked = weights[:, order]
+    hits = np.cumsum(ranked * positive[order], axis=1)[:, last_of_tie]
+    alarms = np.cumsum(ranked * ~positive[order], axis=1)[:, last_of_tie]
+    new_hits = np.diff(hits, axis=1, prepend=0.0)
+    new_alarms = np.diff(alarms, axis=1, prepend=0.0)
+    n_positive, n_negative = hits[:, -1], alarms[:, -1]
+    auroc = divide((new_alarms * (hits - new_hits / 2)).sum(axis=1), n_positive * n_negative)
+    precision = divide(hits, hits + alarms, zero=0.0)
+    return auroc, divide((new_hits * precision).sum(axis=1), n_positive)

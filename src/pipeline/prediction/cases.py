@@ -1,0 +1,108 @@
+"""Predictions of the cases a fold did not train on, scored case by case on their native grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.data.case import Case, Labels
+from pipeline.data.image_io import mask_name, stem_of, suffix_of, write_mask
+from pipeline.data.preprocessing import Prepared, read_label
+from pipeline.evaluation.segmentation_metrics import segmentation_case_metrics
+from pipeline.inference.native_grid import to_native_grid
+from pipeline.inference.predictor import ensemble
+
+Networks = Sequence[Any]
+Report = Callable[[int, int], None]
+
+
+def segment(
+    networks: Networks, predictor: Any, prepared: Prepared, *, device: torch.device, bf16: bool
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Class indices of one case on its native grid: mean of the networks' probabilities, resampled, argmax."""
+    image = torch.from_numpy(np.array(prepared.image))[None].to(device)
+    probabilities = ensemble(networks, predictor, image, bf16=bf16)[0]
+    return to_native_grid(probabilities, prepared.affine, prepared.native_affine, prepared.native_shape)
+
+
+def segment_cases(
+    networks: Networks,
+    predictor: Any,
+    cases: Sequence[Case],
+    prepare: Callable[[Case], Prepared],
+    labels: Labels,
+    *,
+    fold: int,
+    tolerance_mm: float,
+    folder: Path,
+    device: torch.device,
+    bf16: bool,
+    report: Report | None = None,
+) -> pd.DataFrame:
+    """Predict, save under ``folder`` and score every case: one row per case and foreground class."""
+    rows: list[dict[str, Any]] = []
+    for done, case in enumerate(cases, start=1):
+        prepared = prepare(case)
+        prediction = segment(networks, predictor, prepared, device=device, bf16=bf16)
+        source = next(iter(case.images.values()))
+        write_mask(folder / prediction_name(case), prediction, labels, source)
+        rows += score_segmentation(case, prediction, prepared.native_affine, labels, tolerance_mm, fold)
+        if report is not None:
+            report(done, len(cases))
+    return pd.DataFrame(rows)
+
+
+def score_segmentation(
+    case: Case, prediction: Any, affine: Any, labels: Labels, tolerance_mm: float, fold: int | None
+) -> list[dict[str, Any]]:
+    """The rows of one case; its mask is read from its file."""
+    truth = read_label(case, labels).array[0]
+    spacing = np.linalg.norm(affine[:3, : truth.ndim], axis=0)
+    metrics = segmentation_case_metrics(
+        prediction, truth, class_names=labels.names, spacing=spacing.tolist(), tolerance_mm=tolerance_mm
+    )
+    return [{**identity(case, fold), **row} for row in metrics]
+
+
+def classify_cases(
+    networks: Networks,
+    predictor: Any,
+    cases: Sequence[Case],
+    prepare: Callable[[Case], Prepared],
+    class_names: Sequence[str],
+    *,
+    fold: int | None,
+    batch: int,
+    device: torch.device,
+    bf16: bool,
+    report: Report | None = None,
+) -> pd.DataFrame:
+    """Class probabilities of every case: one row per case, one column per class name."""
+    rows: list[dict[str, Any]] = []
+    for first in range(0, len(cases), batch):
+        together = cases[first : first + batch]
+        image = torch.from_numpy(np.stack([np.array(prepare(case).image) for case in together])).to(device)
+        probabilities = ensemble(networks, predictor, image, bf16=bf16).cpu().numpy().astype(np.float64)
+        for case, chances in zip(together, probabilities, strict=True):
+            best = class_names[int(chances.argmax())]
+            row = {**identity(case, fold), "target": case.target, "predicted": best}
+            rows.append(row | dict(zip(class_names, chances.tolist(), strict=True)))
+        if report is not None:
+            report(min(first + batch, len(cases)), len(cases))
+    return pd.DataFrame(rows)
+
+
+def identity(case: Case, fold: int | None) -> dict[str, Any]:
+    """What every row of cases.csv begins with."""
+    return {"case_id": case.case_id, "patient_id": case.patient_id, "fold": fold, "site": case.site}
+
+
+def prediction_name(case: Case) -> str:
+    """File name of a case's predicted mask: the case, with the suffix masks of its image get."""
+    name = mask_name(next(iter(case.images.values())))
+    return case.case_id + suffix_of(Path(name)) if stem_of(Path(name)) != case.case_id else name

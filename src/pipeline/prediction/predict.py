@@ -1,0 +1,178 @@
+"""Predict a file or a folder with a trained run, and score it where the truth is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.data.case import Case, FileSource
+from pipeline.data.image_io import SUFFIXES, mask_name, read_header, stem_of, write_mask
+from pipeline.errors import UserError
+from pipeline.evaluation.segmentation_metrics import EMPTY_MASK_RULE
+from pipeline.evaluation.summary import summarise_classification, summarise_segmentation
+from pipeline.prediction.cases import classify_cases, score_segmentation, segment
+from pipeline.prediction.trained_run import TrainedRun
+
+Report = Callable[[int, int], None]
+
+
+def input_cases(source: Path, run: TrainedRun) -> list[Case]:
+    """One case per image of a file or folder, in name order; refuses what the run's networks cannot take."""
+    if not source.exists():
+        raise UserError(f"input={source}: no such file or folder")
+    files = [source] if source.is_file() else sorted(path for path in source.iterdir() if is_image(path))
+    if not files:
+        raise UserError(f"input={source}: holds no image", f"images end in {', '.join(SUFFIXES)}")
+    if len(run.card.modalities) > 1:
+        raise UserError(
+            f"{run.folder}: was trained on {', '.join(run.card.modalities)} together; input names one file per case"
+        )
+    cases = []
+    for path in files:
+        header = read_header(FileSource(path))
+        if header.spatial_dims != run.card.spatial_dims or header.channels != run.card.channels:
+            raise UserError(
+                f"{path}: is {header.spatial_dims}D with {header.channels} channel(s); "
+                f"the run was trained on {run.card.spatial_dims}D with {run.card.channels}"
+            )
+        cases.append(Case(stem_of(path), stem_of(path), {run.card.modalities[0]: FileSource(path)}))
+    return cases
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of an image file, hidden files apart."""
+    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(SUFFIXES)
+
+
+def predict_segmentation(
+    run: TrainedRun, cases: Sequence[Case], output: Path, *, truths: Mapping[str, Path] | None, report: Report
+) -> pd.DataFrame:
+    """Write one mask per case under its image's file name; with ``truths`` (by file name) also score them.
+
+    Returns the score rows, empty without truths.
+    """
+    assert run.labels is not None
+    rows: list[dict[str, Any]] = []
+    tolerance = float(run.config["evaluation"]["tolerance_mm"])
+    for done, case in enumerate(cases, start=1):
+        source = next(iter(case.images.values()))
+        prepared = run.preprocessing(case, with_label=False)
+        prediction = segment(run.networks, run.predictor, prepared, device=run.device, bf16=run.card.bf16)
+        write_mask(output / mask_name(source), prediction, run.labels, source)
+        if truths is not None:
+            known = Case(case.case_id, case.patient_id, case.images, FileSource(truths[source.path.name]))
+            rows += score_segmentation(known, prediction, prepared.native_affine, run.labels, tolerance, 0)
+        report(done, len(cases))
+    return pd.DataFrame(rows)
+
+
+def predict_classification(
+    run: TrainedRun, cases: Sequence[Case], output: Path, *, batch: int, report: Report
+) -> pd.DataFrame:
+    """Write predictions.csv: ``file`` and one probability column per class name. Returns the rows of all cases."""
+    table = classify_cases(
+        run.networks,
+        run.predictor,
+        cases,
+        lambda case: run.preprocessing(case, with_label=False),
+        run.card.class_names,
+        fold=0,
+        batch=batch,
+        device=run.device,
+        bf16=run.card.bf16,
+        report=report,
+    )
+    table.insert(0, "file", [next(iter(case.images.values())).path.name for case in cases])
+    table[["file", *run.card.class_names]].to_csv(output / "predictions.csv", index=False)
+    return table
+
+
+def matching_masks(cases: Sequence[Case], folder: Path) -> dict[str, Path]:
+    """The mask of every case: the file of the same name in ``folder``. All that are missing are named together."""
+    if not folder.is_dir():
+        raise UserError(f"labels={folder}: no such folder")
+    names = [next(iter(case.images.values())).path.name for case in cases]
+    found = {name: folder / name for name in names if (folder / name).is_file()}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise UserError(f"labels={folder}: no mask for {len(missing)} images: {', '.join(missing[:5])}")
+    return found
+
+
+def targets_of(table: pd.DataFrame, source: Path, class_names: Sequence[str]) -> pd.DataFrame:
+    """The rows of ``table`` with the target that a CSV with the columns ``file`` and ``target`` gives them."""
+    try:
+        given = pd.read_csv(source, dtype=str)
+    except (OSError, ValueError) as error:
+        raise UserError(f"labels={source}: not a readable CSV: {error}", "columns: file,target") from error
+    if not {"file", "target"} <= set(given.columns):
+        raise UserError(f"labels={source}: has the columns {', '.join(given.columns)}", "it needs file and target")
+    target_of = dict(zip(given["file"], given["target"], strict=True))
+    unknown = sorted(set(given["target"]) - set(class_names))
+    if unknown:
+        raise UserError(f"labels={source}: targets {', '.join(map(str, unknown))} are none of {', '.join(class_names)}")
+    missing = [file for file in table["file"] if file not in target_of]
+    if missing:
+        raise UserError(f"labels={source}: no target for {', '.join(missing[:5])}")
+    return table.assign(target=table["file"].map(target_of))
+
+
+def scores(run: TrainedRun, table: pd.DataFrame) -> dict[str, Any]:
+    """The ``metrics`` block of scores.json, in the form of summary.json; every input is its own patient."""
+    how = {"folds": [0], "resamples": int(run.config["evaluation"]["resamples"]), "seed": int(run.config["evaluation"]["seed"])}
+    if run.card.task == "classification":
+        return summarise_classification(table, run.card.class_names, **how)
+    return summarise_segmentation(table, **how) | {"empty_masks": EMPTY_MASK_RULE}
+
+
+def predict(
+    folder: Path,
+    source: Path,
+    output: Path,
+    *,
+    labels: Path | None,
+    folds: Sequence[int] | None,
+    checkpoint: str | None,
+    batch: int,
+    trusted: Sequence[str],
+    console: Console,
+) -> None:
+    """Predict ``source`` (an image or a folder) with the run in ``folder`` and write into ``output``.
+
+    Segmentation: one mask per image. Classification: predictions.csv. With ``labels`` also scores.json. Everything that
+    can be wrong with the inputs is found before the first prediction.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    run = TrainedRun(folder, folds=folds, checkpoint=checkpoint, trust=trusted, device=device)
+    cases = input_cases(source, run)
+    segmentation = run.card.task == "segmentation"
+    truths = matching_masks(cases, labels) if labels is not None and segmentation else None
+    output.mkdir(parents=True, exist_ok=True)
+    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("predicting", total=len(cases))
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if segmentation:
+            table = predict_segmentation(run, cases, output, truths=truths, report=report)
+        else:
+            table = predict_classification(run, cases, output, batch=batch, report=report)
+            if labels is not None:
+                table = targets_of(table, labels, run.card.class_names)
+    said = f"{len(cases)} images predicted by {len(run.networks)} network(s): {output}"
+    console.print(said, highlight=False, soft_wrap=True)
+    if labels is not None:
+        block = scores(run, table)
+        partial = output / ".scores.json.partial"
+        partial.write_text(json.dumps({"n_cases": len(cases), **block}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        partial.replace(output / "scores.json")
+        console.print(f"Scores: {output / 'scores.json'}", highlight=False, soft_wrap=True)

@@ -1,0 +1,122 @@
+"""A finished run as a predictor: its own preprocessing, its networks, its labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from pipeline.config.build import build
+from pipeline.data.case import Labels
+from pipeline.data.preprocessing import Preprocessing
+from pipeline.errors import UserError
+from pipeline.inference.predictor import SlidingWindow, WholeImage
+from pipeline.prediction.weights import network_weights, read_checkpoint
+
+MODEL_FILE = "model.json"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a prediction needs to know besides the configuration; written by training as ``model.json``."""
+
+    task: str
+    class_names: tuple[str, ...]  # of the network's outputs, background first in segmentation
+    label_values: Mapping[int, str] | None  # raw mask value -> class name; None in classification
+    modalities: tuple[str, ...]
+    checkpoint: str
+    bf16: bool
+    spatial_dims: int
+    channels: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain types, JSON keys are text."""
+        values = None if self.label_values is None else {str(k): v for k, v in self.label_values.items()}
+        return {**vars(self), "label_values": values, "class_names": list(self.class_names), "modalities": list(self.modalities)}
+
+    @classmethod
+    def read(cls, path: Path) -> ModelCard:
+        """Read ``model.json``; raises :class:`UserError`."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            values = content["label_values"]
+            return cls(
+                **{
+                    **content,
+                    "label_values": None if values is None else {int(k): str(v) for k, v in values.items()},
+                    "class_names": tuple(content["class_names"]),
+                    "modalities": tuple(content["modalities"]),
+                }
+            )
+        except FileNotFoundError as error:
+            raise UserError(f"{path.parent}: not the folder of a run, it has no {path.name}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: not readable: {error}") from error
+
+
+class TrainedRun:
+    """The networks of a run's folds with everything around them, ready to predict.
+
+    ``folds``: which folds' networks, None for all that are there. ``checkpoint``: ``last`` or ``best``, None for the one
+    the run was evaluated with. Raises :class:`UserError` for a folder that is no run or has no such checkpoint.
+    """
+
+    def __init__(
+        self, folder: Path, *, folds: Sequence[int] | None, checkpoint: str | None, trust: Sequence[str], device: torch.device
+    ) -> None:
+        self.folder = folder
+        self.card = ModelCard.read(folder / MODEL_FILE)
+        self.config = _read_config(folder / "config.yaml")
+        self.device = device
+        self.labels = None if self.card.label_values is None else Labels(self.card.label_values)
+        transforms = build(self.config["transforms"]["preprocessing"], "transforms.preprocessing", trust)
+        from monai.transforms import Compose
+
+        self.preprocessing = Preprocessing(Compose(transforms), self.labels)
+        self.networks = [
+            self._network(index, checkpoint or self.card.checkpoint, trust) for index in self._folds(folds)
+        ]
+        if self.card.task == "classification":
+            self.predictor: Any = WholeImage()
+        else:
+            self.predictor = SlidingWindow(self.config["derived"]["patch_size"], **self.config["inference"])
+
+    def _folds(self, wanted: Sequence[int] | None) -> list[int]:
+        found = sorted(
+            int(path.parent.parent.name.removeprefix("fold_")) for path in self.folder.glob("fold_*/checkpoints/last.ckpt")
+        )
+        if not found:
+            raise UserError(f"{self.folder}: no fold of this run has a checkpoint", "was it trained to the end?")
+        if wanted is None:
+            return found
+        missing = [index for index in wanted if index not in found]
+        if missing:
+            raise UserError(f"folds={list(wanted)}: fold {missing[0]} was not trained in {self.folder}", f"there are {found}")
+        return list(wanted)
+
+    def _network(self, fold: int, checkpoint: str, trust: Sequence[str]) -> nn.Module:
+        path = self.folder / f"fold_{fold}" / "checkpoints" / f"{checkpoint}.ckpt"
+        network: nn.Module = build(self.config["network"], "network", trust)
+        try:
+            network.load_state_dict(network_weights(read_checkpoint(path)))
+        except (RuntimeError, KeyError) as error:
+            raise UserError(f"{path}: its weights do not fit the network of config.yaml") from error
+        return network.to(self.device).eval()
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing, this is not the folder of a run") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a configuration")
+    return content

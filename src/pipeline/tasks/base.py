@@ -1,0 +1,55 @@
+"""What segmentation and classification share: the training step and the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from pipeline.randomness import draw_seed
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class Task(LightningModule):
+    """A network, its loss and its optimizer. Subclasses say what the truth of a batch is and how to validate.
+
+    Dropout and every other draw inside the step is seeded from (seed, epoch, batch, rank), so it does not depend on
+    what happened before. Logs ``train_loss`` per epoch; subclasses log ``val_metric`` (higher is better).
+    """
+
+    truth = "label"  # key of the batch
+    metric = "val_metric"  # the validation metric's name for people
+
+    def __init__(self, network: nn.Module, loss: nn.Module, optimizer: OptimizerFactory, *, seed: int) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.optimizer_factory = optimizer
+        self.seed = seed
+
+    def forward(self, image: Tensor) -> Any:
+        """Logits (B, classes, ...) of ``image`` (B, C, *spatial)."""
+        return self.network(image)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        torch.manual_seed(draw_seed(self.seed, "step", self.current_epoch, batch_idx, self.global_rank))
+        outputs = self.network(batch["image"])
+        loss: Tensor = self.loss(_float(outputs), batch[self.truth])
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch["image"]))
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer over all parameters that learn; the learning rate is set by ``training.pace.Pace``."""
+        return self.optimizer_factory(parameter for parameter in self.network.parameters() if parameter.requires_grad)
+
+
+def _float(outputs: Any) -> Any:
+    """Losses are computed in float32, also under bf16 autocast; deep supervision gives several outputs."""
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    return [output.float() for output in outputs]

@@ -1,0 +1,87 @@
+"""Send what a finished or broken-off run could not send."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.tracking.history import History
+from pipeline.tracking.journal import Journal
+from pipeline.tracking.lock import lock_run_folder
+from pipeline.tracking.mlflow_store import MlflowStore, reason
+from pipeline.tracking.secrets import HIDDEN, mask
+from pipeline.tracking.sender import Sender
+from pipeline.tracking.sent import Sent
+
+_LOCK_WAIT_S = 10.0
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """What ``sync`` did: events sent now, runs ended for a process that died, entries that MLflow refused."""
+
+    uri: str
+    events: int
+    ended: tuple[str, ...]
+    refused: tuple[str, ...]
+    run_ids: dict[str, str]
+
+
+def sync(output: Path, uri: str | None = None, progress: Callable[[int, int], None] | None = None) -> SyncReport:
+    """Send the unsent part of a run folder's journal; may be repeated, nothing is recorded twice.
+
+    Without ``uri`` the store used before. With another store everything is sent there. Runs whose process died
+    without an end are ended as KILLED. ``progress`` gets bytes done and bytes in all.
+    Raises ``UserError`` without a journal, while the run still goes on, and when the store cannot be used.
+    """
+    output = output.resolve()
+    folder = output / "tracking"
+    if not (folder / "events.jsonl").is_file():
+        raise UserError(f"{output} is not a run folder: it has no tracking/events.jsonl", "Give the folder of a run.")
+    lock = lock_run_folder(folder, _LOCK_WAIT_S)
+    try:
+        journal = Journal(folder / "events.jsonl")
+        try:
+            history = History.of(journal)
+            for key in reversed(history.open_runs):
+                time_ms = time.time_ns() // 1_000_000
+                end = {"event": "end", "run": key, "time": time_ms, "id": history.identity, "status": "KILLED"}
+                journal.append(end)
+            sent = Sent.load(folder / "sent.json", uri or _last_uri(folder), journal.size)
+            before = len(journal.read(sent.offset, most=journal.size))
+            _send(output, journal, sent, uri or sent.uri, progress)
+        finally:
+            journal.close()
+    finally:
+        lock.release()
+    return SyncReport(sent.uri, before, tuple(history.open_runs), tuple(sent.refused), dict(sent.runs))
+
+
+def _send(output: Path, journal: Journal, sent: Sent, uri: str, progress: Callable[[int, int], None] | None) -> None:
+    def report() -> bool:
+        if progress is not None:
+            progress(sent.offset, journal.size)
+        return True
+
+    try:
+        Sender(output, journal, sent, MlflowStore(uri)).send(report)
+    except Exception as error:
+        raise UserError(
+            f"MLflow at {mask(uri)} cannot be used ({reason(error)})",
+            "Start the server, or correct tracking.uri; then repeat the command: nothing is sent twice.",
+        ) from error
+
+
+def _last_uri(folder: Path) -> str:
+    recorded = Sent.last_uri(folder / "sent.json")
+    if recorded is None or HIDDEN in recorded:
+        raise UserError(
+            f"{folder.parent} does not say which MLflow store it belongs to"
+            if recorded is None
+            else f"the address {recorded} needs its password, which is not stored",
+            "Name the store: tracking.uri=...",
+        )
+    return recorded

@@ -1,0 +1,62 @@
+"""Where runs are recorded: the address of the MLflow store and the command that opens its page."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.tracking.secrets import mask
+
+_DATABASES = ("postgresql", "mysql", "mssql")
+
+
+def store_uri(uri: str | None, default: Path) -> str:
+    """The address of the store, absolute; ``default`` is the sqlite file used when no address is given.
+
+    Raises ``UserError`` for an address that MLflow cannot use. Nothing is opened.
+    """
+    if uri is None:
+        return _sqlite(default)
+    scheme, separator, rest = uri.partition("://")
+    if separator and (scheme in ("http", "https") or scheme.partition("+")[0] in _DATABASES) and rest.strip("/"):
+        return uri
+    if scheme == "sqlite" and separator and len(rest) > 1 and rest.startswith("/") and rest != "/:memory:":
+        return _sqlite(Path(rest[1:]))
+    raise UserError(
+        f"tracking.uri={mask(uri)} is not an address of an MLflow store",
+        "Leave tracking.uri out to record in a local sqlite file.",
+        "Or give a server (http://host:5000), a file (sqlite:////absolute/mlflow.db) or a database (postgresql://...).",
+    )
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a sqlite address, None for any other address."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def open_page_command(uri: str) -> str:
+    """The shell command that shows the MLflow page of this store."""
+    python = Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    command = [str(python), "-m"]
+    if uri.startswith(("http://", "https://")):
+        scheme, _, rest = uri.partition("://")
+        host, slash, path = rest.partition("/")
+        command += ["webbrowser", f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"]
+    else:
+        command += ["mlflow", "ui", "--backend-store-uri", mask(uri)]
+    return shlex.join(command)
+
+
+def _sqlite(path: Path) -> str:
+    absolute = path.expanduser().resolve()
+    # SQLAlchemy decodes %20 in a path from version 2.1 on, and not before.
+    if "?" in str(absolute) or "%" in str(absolute):
+        raise UserError(
+            f"{absolute}: an MLflow sqlite file cannot have '?' or '%' in its path",
+            "Choose another file: tracking.uri=sqlite:////absolute/mlflow.db",
+        )
+    return f"sqlite:///{absolute}"

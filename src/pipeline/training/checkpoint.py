@@ -1,0 +1,75 @@
+"""Checkpoints that are either whole or absent."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback
+
+from pipeline.prediction.weights import file_sha256
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes in the target folder, syncs to disk, renames: a full disk or a crash leaves the previous file as it was.
+
+    The sha256 of the file stands beside it (``<name>.sha256``).
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # type: ignore[override]
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            with partial.open("wb") as handle:
+                torch.save(checkpoint, handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            digest = file_sha256(partial)
+            partial.replace(target)
+            target.with_name(target.name + ".sha256").write_text(f"{digest}  {target.name}\n", encoding="ascii")
+        finally:
+            partial.unlink(missing_ok=True)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class KeepCheckpoints(Callback):
+    """Saves ``last.ckpt`` after every validation and at the end, and ``best.ckpt`` at the best validation metric."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.best = -float("inf")
+        self.best_epoch = -1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metric = trainer.callback_metrics.get("val_metric")
+        if trainer.sanity_checking or metric is None:
+            return
+        if float(metric) > self.best:
+            self.best, self.best_epoch = float(metric), trainer.current_epoch
+            trainer.save_checkpoint(self.folder / "best.ckpt")
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+        if trainer.is_global_zero and not (self.folder / "best.ckpt").exists():
+            trainer.save_checkpoint(self.folder / "best.ckpt")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0:
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]

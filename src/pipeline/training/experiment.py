@@ -1,0 +1,157 @@
+"""An experiment made ready: checked data, folds, preprocessed cases, and the sizes that follow from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from pipeline.config.build import build, fill_derived
+from pipeline.config.schema import TrainConfig
+from pipeline.data.balance import class_weights
+from pipeline.data.case import Case, Dataset
+from pipeline.data.folds import Fold
+from pipeline.data.preprocessing import Preprocessing
+from pipeline.data.store import Store
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a cross-validation needs; ``tree`` is the composed configuration before the data filled ``derived``."""
+
+    settings: TrainConfig
+    tree: Mapping[str, Any]
+    dataset: Dataset
+    folds: tuple[Fold, ...]
+    store: Store
+    patch_size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    channels: int
+    output: Path
+    console: Console
+    trusted: tuple[str, ...]
+
+    @property
+    def run_folds(self) -> list[Fold]:
+        """The folds to train."""
+        wanted = self.settings.folds.run
+        if wanted is None:
+            return list(self.folds)
+        unknown = [index for index in wanted if index >= len(self.folds)]
+        if unknown:
+            raise UserError(
+                f"folds.run={wanted}: there is no fold {unknown[0]}",
+                f"folds.count={len(self.folds)}: the folds are 0 to {len(self.folds) - 1}",
+            )
+        return [self.folds[index] for index in sorted(set(wanted))]
+
+    def cases(self, case_ids: tuple[str, ...]) -> list[Case]:
+        """The cases of these ids, in the data set's order."""
+        wanted = set(case_ids)
+        return [case for case in self.dataset.cases if case.case_id in wanted]
+
+    def target_indices(self, cases: list[Case]) -> list[int] | None:
+        """Class index of each case, None in segmentation."""
+        if self.settings.task == "segmentation":
+            return None
+        return [self.dataset.classes.index(str(case.target)) for case in cases]
+
+    def resolved(self, weights: list[float] | None = None) -> dict[str, Any]:
+        """The configuration with ``derived`` filled in and every interpolation resolved."""
+        return fill_derived(
+            self.tree,
+            {
+                "spatial_dims": self.dataset.spatial_dims,
+                "in_channels": self.channels,
+                "out_channels": len(self.dataset.output_classes),
+                "patch_size": list(self.patch_size),
+                "spacing": list(self.spacing),
+                "class_weights": weights,
+            },
+        )
+
+    def class_weights(self, cases: list[Case]) -> list[float] | None:
+        """Weights of the classes in the loss, from the training cases of a fold."""
+        counts = np.zeros(len(self.dataset.output_classes), dtype=np.int64)
+        targets = self.target_indices(cases)
+        if targets is not None:
+            counts += np.bincount(targets, minlength=len(counts))
+        elif self.settings.loss.class_weights != "none":
+            for case in cases:
+                for index, count in self.store[case].counts.items():
+                    counts[index] += count
+        try:
+            return class_weights(counts.tolist(), self.settings.loss.class_weights)
+        except ValueError as error:
+            raise UserError(str(error), f"the classes are {', '.join(self.dataset.output_classes)}") from error
+
+
+def make_ready(
+    settings: TrainConfig,
+    tree: Mapping[str, Any],
+    dataset: Dataset,
+    folds: tuple[Fold, ...],
+    digests: Mapping[str, Mapping[str, str]],
+    *,
+    output: Path,
+    cache: Path,
+    console: Console,
+    trusted: tuple[str, ...],
+    workers: int,
+    report: Callable[[int, int], None],
+) -> Experiment:
+    """Preprocess every case of the folds that run and find the sizes that follow from them."""
+    plain = fill_derived(tree, {"spatial_dims": dataset.spatial_dims})
+    transforms = build(plain["transforms"]["preprocessing"], "transforms.preprocessing", trusted)
+    recipe = json.dumps(plain["transforms"]["preprocessing"], sort_keys=True)
+    preprocessing = Preprocessing(compose(transforms), dataset.labels)
+    store = Store(cache / "prepared", preprocessing, recipe, digests)
+    store.prepare(dataset.cases, workers=workers, report=report)
+    shapes = np.array([store[case].shape for case in dataset.cases])
+    spacings = np.array([store[case].spacing for case in dataset.cases])
+    return Experiment(
+        settings=settings,
+        tree=tree,
+        dataset=dataset,
+        folds=folds,
+        store=store,
+        patch_size=_patch_size(settings, shapes, dataset),
+        spacing=tuple(round(float(value), 4) for value in np.median(spacings, axis=0)),
+        channels=int(store[dataset.cases[0]].image.shape[0]),
+        output=output,
+        console=console,
+        trusted=trusted,
+    )
+
+
+def compose(transforms: list[Any]) -> Any:
+    """MONAI's Compose of a list of built transforms."""
+    from monai.transforms import Compose
+
+    return Compose(transforms)
+
+
+def _patch_size(settings: TrainConfig, shapes: np.ndarray[Any, Any], dataset: Dataset) -> tuple[int, ...]:
+    given = settings.sampling.patch_size
+    if given is not None:
+        if len(given) != dataset.spatial_dims:
+            raise UserError(
+                f"sampling.patch_size={given} has {len(given)} axes; the images of {dataset.name} have {dataset.spatial_dims}",
+                f"give {dataset.spatial_dims} numbers, or null for the whole image",
+            )
+        return tuple(given)
+    if settings.task == "classification" and (shapes != shapes[0]).any():
+        other = int(np.flatnonzero((shapes != shapes[0]).any(axis=1))[0])
+        raise UserError(
+            f"preprocessed images differ in size: {dataset.cases[0].case_id} has {shapes[0].tolist()}, "
+            f"{dataset.cases[other].case_id} has {shapes[other].tolist()}",
+            "a classifier needs one size: end transforms.preprocessing with Resized or ResizeWithPadOrCropd",
+            "or set sampling.patch_size",
+        )
+    return tuple(int(extent) for extent in shapes.max(axis=0))

@@ -1,0 +1,82 @@
+"""What a person sees while a fold trains: a bar on a terminal, now and then a line in a log file."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from pipeline.training.duration import in_words
+from pipeline.training.pace import Pace
+
+LINE_EVERY = 15.0  # s between lines where there is no terminal
+
+
+class ShowProgress(Callback):
+    """Fold, epoch, loss, validation metric and time left.
+
+    ``title`` begins the line. Time left follows from the progress of :class:`Pace`, so it is right for trainings that
+    run by the clock as for those that count epochs.
+    """
+
+    def __init__(self, title: str, pace: Pace, console: Console) -> None:
+        self.title = title
+        self.pace = pace
+        self.console = console
+        self._bar: Progress | None = None
+        self._bar_task: TaskID | None = None
+        self._metric = ""
+        self._loss = float("nan")
+        self._next_line = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._next_line = time.monotonic() + LINE_EVERY
+        if self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+                TimeRemainingColumn(), console=self.console, transient=True,
+            )  # fmt: skip
+            self._bar.start()
+            self._bar_task = self._bar.add_task(self.title, total=1.0)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero or outputs is None:
+            return
+        now = time.monotonic()
+        if self._bar is None and now < self._next_line:
+            return
+        loss = float(outputs["loss"].detach()) if isinstance(outputs, dict) else float(outputs.detach())
+        self._loss = loss if self._loss != self._loss else 0.9 * self._loss + 0.1 * loss
+        progress = self.pace.now(trainer.global_step)
+        text = f"{self.title}  epoch {trainer.current_epoch + 1}  loss {self._loss:.3f}{self._metric}"
+        if self._bar is not None and self._bar_task is not None:
+            self._bar.update(self._bar_task, completed=progress, description=text)
+        else:
+            self._next_line = now + LINE_EVERY
+            left = self.pace.elapsed * (1 - progress) / progress if progress > 0 else float("nan")
+            self.console.print(f"{text}  {100 * progress:.0f} %, {in_words(left)} left", highlight=False)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metric = trainer.callback_metrics.get("val_metric")
+        if metric is not None:
+            self._metric = f"  validation {getattr(pl_module, 'metric', 'metric')} {float(metric):.3f}"
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+

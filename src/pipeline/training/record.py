@@ -1,0 +1,54 @@
+"""The course of a fold's training: a CSV in the run folder first, MLflow second."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback
+
+COLUMNS = ("epoch", "step", "seconds", "lr", "train_loss", "val_metric")
+
+
+class RecordMetrics(Callback):
+    """One row per epoch in ``path``; the same values go to ``send(metrics, epoch)``. Rank zero only."""
+
+    def __init__(self, path: Path, send: Callable[[Mapping[str, float], int], None], elapsed: Callable[[], float]) -> None:
+        self.path = path
+        self.send = send
+        self.elapsed = elapsed
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        logged = {name: float(value) for name, value in trainer.logged_metrics.items()}
+        row = {
+            "epoch": float(trainer.current_epoch),
+            "step": float(trainer.global_step),
+            "seconds": round(self.elapsed(), 3),
+            "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            **logged,
+        }
+        self.rows.append(row)
+        self._write()
+        self.send({k: v for k, v in row.items() if k != "epoch" and math.isfinite(v)}, int(row["epoch"]))
+
+    def _write(self) -> None:
+        names = list(dict.fromkeys([*COLUMNS, *(name for row in self.rows for name in row)]))
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.DictWriter(handle, names)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        partial.replace(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]

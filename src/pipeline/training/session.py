@@ -1,0 +1,127 @@
+"""A whole training command: from an opened data set to the printed table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.config.schema import TrainConfig
+from pipeline.data.case import Dataset
+from pipeline.data.folds import make_folds, write_folds
+from pipeline.data.integrity import CheckResult
+from pipeline.evaluation.report import print_summary
+from pipeline.tracking.provenance import provenance, provenance_tags
+from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.uri import open_page_command, store_uri
+from pipeline.training.crossval import CrossValidation, write_json
+from pipeline.training.device import use_deterministic, use_threads
+from pipeline.training.duration import seconds_of
+from pipeline.training.experiment import make_ready
+
+KILLED = 130  # exit status after Ctrl-C, as shells use it
+
+
+def train(
+    settings: TrainConfig,
+    tree: Mapping[str, Any],
+    dataset: Dataset,
+    checked: CheckResult,
+    *,
+    output: Path,
+    cache: Path,
+    console: Console,
+    trusted: tuple[str, ...],
+) -> int:
+    """Prepare, cross-validate, record and print a checked data set; the exit status."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    trainer = settings.trainer
+    threads = use_threads(trainer.threads, 1 if trainer.devices == "auto" else int(trainer.devices))
+    use_deterministic(trainer.deterministic)
+    split = settings.folds
+    folds = make_folds(
+        dataset,
+        count=split.count,
+        seed=split.seed,
+        stratify=split.stratify,
+        foreground=checked.foreground(dataset),
+        predefined=split.predefined,
+        file=None if split.file is None else Path(split.file).expanduser(),
+        together=checked.duplicates,
+    )
+    with progress_bar(console, "preprocessing") as report:
+        experiment = make_ready(
+            settings,
+            tree,
+            dataset,
+            folds,
+            {case_id: record.sha256 for case_id, record in checked.records.items()},
+            output=output,
+            cache=cache,
+            console=console,
+            trusted=trusted,
+            workers=threads,
+            report=report,
+        )
+    wanted = experiment.run_folds
+    output.mkdir(parents=True, exist_ok=True)
+    write_folds(output / "folds.json", folds, dataset, split.seed)
+    write_json(output / "check.json", checked.to_json())
+    found = provenance(project_folder()) | {"data_hash": checked.data_hash, "threads": threads}
+    write_json(output / "provenance.json", found)
+    console.print(
+        f"{settings.name}: {len(dataset.cases)} cases of {len(dataset.patients)} patients, "
+        f"training {len(wanted)} of {len(folds)} folds, patch {'x'.join(map(str, experiment.patch_size))}",
+        highlight=False,
+    )
+    tags = {**provenance_tags(found), "data_hash": checked.data_hash, "task": settings.task}
+    tracker = open_tracker(settings, output)
+    status = "FAILED"
+    try:
+        summary = CrossValidation(experiment, tracker).run(tags)
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit after its own clean-up
+        status = "KILLED"
+        console.print(f"\nStopped. What exists is in {output}", highlight=False)
+        return KILLED
+    finally:
+        if tracker is not None:
+            tracker.close(status)
+    print_summary(summary, console)
+    console.print(f"Results: {output}", highlight=False, soft_wrap=True)
+    if tracker is not None:
+        console.print(f"MLflow:  {open_page_command(tracker.uri)}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def open_tracker(settings: TrainConfig, output: Path) -> Tracker | None:
+    """The recorder of this run, None when tracking is off."""
+    tracking = settings.tracking
+    if not tracking.enabled:
+        return None
+    return Tracker(
+        output,
+        uri=store_uri(tracking.uri, Path("outputs", "mlflow.db").absolute()),
+        experiment=tracking.experiment or settings.name,
+        flush_timeout_s=seconds_of(tracking.flush_timeout),
+    )
+
+
+def project_folder() -> Path | None:
+    """The checkout this code runs from, None when it is installed."""
+    folder = Path(__file__).resolve().parents[3]
+    return folder if (folder / "pyproject.toml").is_file() else None
+
+
+@contextmanager
+def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal (nothing elsewhere); gives the function that takes (done, total)."""
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
