@@ -68,6 +68,8 @@ install() {
         python=$(find_python)
         say "making .venv with $("$python" --version)"
         rm -rf -- "$venv"
+        mkdir -- "$venv"
+        touch -- "$unfinished"
         "$python" -m venv "$venv"
     fi
     touch -- "$unfinished"

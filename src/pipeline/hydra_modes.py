@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -117,14 +118,16 @@ def _jobs(overrides: Sequence[str]) -> list[list[str]]:
 
     choices: list[list[str]] = []
     for text in overrides:
-        try:
+        if text.lstrip("+~").startswith("hydra"):
+            continue
+        values = [text]
+        with contextlib.suppress(HydraException):  # compose tells what is wrong with it
             override = OverridesParser.create().parse_override(text)
-            swept = override.is_sweep_override() and override.is_discrete_sweep()
-            key = override.get_key_element()
-            values = [f"{key}={value}" for value in override.sweep_string_iterator()] if swept else [text]
-        except HydraException:
-            values = [text]  # compose tells what is wrong with it
-        if not text.lstrip("+~").startswith("hydra"):
+            if override.is_sweep_override():
+                values = []  # a glob or an interval: the sweeper's; judged when its runs start
+                key = override.get_key_element()
+                values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        if values:
             choices.append(values)
     return [list(job) for job in itertools.product(*choices)]
 

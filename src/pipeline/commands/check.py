@@ -78,10 +78,14 @@ def report_faults(result: CheckResult, console: Console) -> None:
     known = f", {result.remembered} unchanged" if result.remembered else ""
     console.print(
         f"{len(result.records)} cases, {files} files checked{known} in {result.seconds:.1f} s: "
-        f"{len(result.errors)} errors, {len(result.warnings)} warnings",
+        f"{_count(len(result.errors), 'error')}, {_count(len(result.warnings), 'warning')}",
         markup=False,
         highlight=False,
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _abridged(faults: tuple[Fault, ...]) -> list[tuple[Fault, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pipeline.config.compose import ConfigurationMistakes
@@ -52,24 +53,23 @@ def build(node: Any, name: str, trusted: Sequence[str] = (), /, **given: Any) ->
 
 
 def _instantiate(node: Any, name: str, given: dict[str, Any]) -> Any:
+    if isinstance(node, list):  # one by one: Hydra does not say which of a list refused
+        return [_instantiate(child, dotted((name, index)), given) for index, child in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    # Live objects are bound to the finished partial: inside instantiate they would become OmegaConf nodes.
-    stays_partial = bool(given) and bool(node.get("_partial_", False))
-    if given:
-        node["_partial_"] = True
+    # Live objects are bound to a finished partial: inside instantiate they would become OmegaConf nodes.
     try:
-        built = instantiate(node, _convert_="all")
-        if not given:
-            return built
+        built = instantiate({**node, "_partial_": True} if given else node, _convert_="all")
     except InstantiationException as error:
         inner = re.search(r"full_key: (\S+)", str(error))
-        where = f"{name}{'' if inner is None or inner[1].startswith('[') else '.'}{inner[1]}" if inner else name
+        where = f"{name}.{inner[1].replace('_args_', '_args_.')}" if inner else name
         raise UserError(f"{where}: {_reason(error.__cause__ or error)}", *_asked(node)) from error
-    if stays_partial:
-        from functools import partial
-
+    if not given:
+        return built
+    if node.get("_partial_"):
         return partial(built, **given)
     try:
         return built(**given)

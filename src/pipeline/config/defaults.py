@@ -29,6 +29,11 @@ class Folders:
         """The file of ``network/unet``, None where no folder has it."""
         return next((path for folder in self.paths if (path := folder / f"{config}.yaml").is_file()), None)
 
+    def hidden(self, config: str) -> list[Path]:
+        """Files of this name that differ from the one found and lie in folders searched later."""
+        files = [path for folder in self.paths if (path := folder / f"{config}.yaml").is_file()]
+        return [path for path in files[1:] if path.read_bytes() != files[0].read_bytes()]
+
     @cached_property
     def groups(self) -> list[str]:
         """All groups, such as ``network`` or ``data/source``."""
@@ -88,6 +93,9 @@ class Walk:
         self._visits += 1
         if path is None or config in above:
             return
+        for hidden in self.folders.hidden(config):
+            cause = f"{shown(hidden)} is hidden by {shown(path)}, which is searched first"
+            self._add(UserError(cause, "give it another name", "or replace all configurations: --config-path FOLDER"))
         if self._visits > MOST_FILES:
             raise UserError(f"{shown(path)}: too large: more than {MOST_FILES} files through defaults lists")
         try:

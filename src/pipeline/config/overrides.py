@@ -41,18 +41,20 @@ class Value:
 
         *above, last = self.keys
         node: Any = tree
-        for depth, key in enumerate(above):
-            known = OmegaConf.is_dict(node) and key in node
+        for depth, key in enumerate(self.keys):
+            here = ".".join(self.keys[:depth])
             if OmegaConf.is_list(node):
                 if not key.isdigit() or int(key) >= len(node):
-                    return self._fault(f"{'.'.join(self.keys[:depth])} is a list of {len(node)}", "count from 0")
+                    return self._fault(
+                        f"{here} is a list of {len(node)}, and {key!r} is not a place in it", "count from 0"
+                    )
                 node = node._get_node(int(key))
-            elif known:
+            elif OmegaConf.is_dict(node):
                 node = node._get_node(key)
-            else:
+            elif node is None or node._value() is None:
                 break
-            if not OmegaConf.is_config(node) and node._value() is not None:
-                return self._fault(f"{'.'.join(self.keys[: depth + 1])} is a value and has no keys below it")
+            else:
+                return self._fault(f"{here} is a value and has no keys below it")
         if self.delete:
             parent = OmegaConf.select(tree, ".".join(above)) if above else tree
             if not OmegaConf.is_dict(parent) or last not in parent:

@@ -77,8 +77,9 @@ def _collect(body: list[ast.stmt], module: SourceModule) -> None:
                 module.names[alias.asname or top] = (alias.name if alias.asname else top, None)
         elif isinstance(node, ast.Assign):
             for target in node.targets:
-                if isinstance(target, ast.Name):
-                    module.names[target.id] = node.value
+                for name in target.elts if isinstance(target, ast.Tuple) else [target]:
+                    if isinstance(name, ast.Name):
+                        module.names[name.id] = node.value
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             module.names[node.target.id] = node.value
         elif isinstance(node, ast.If | ast.Try | ast.With):
@@ -144,4 +145,5 @@ def public_names(module: SourceModule, depth: int = 0) -> list[str]:
         names += public_names(origin, depth + 1) if origin else []
     if module.is_package and module.path is not None:
         names += [file.stem for file in module.path.parent.glob("*.py") if not file.stem.startswith("_")]
+        names += [file.parent.name for file in module.path.parent.glob("*/__init__.py")]
     return sorted(set(names))

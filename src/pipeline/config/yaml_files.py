@@ -115,9 +115,9 @@ def refuse_large(text: str, name: str) -> None:
     open_nodes: list[tuple[str | None, int]] = []
     total = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                line = event.start_mark.line + 1
                 raise UserError(f"{name}:{line}: alias *{event.anchor} refers to itself or to nothing")
             total += sizes[event.anchor]
         elif isinstance(event, yaml.ScalarEvent):
@@ -132,7 +132,6 @@ def refuse_large(text: str, name: str) -> None:
             if anchor:
                 sizes[anchor] = total - before + 1
         if total > MOST_NODES:
-            line = event.start_mark.line + 1
             raise UserError(f"{name}:{line}: too large: more than {MOST_NODES} values once its aliases are written out")
         if len(open_nodes) > MOST_DEPTH:
-            raise UserError(f"{name}:{event.start_mark.line + 1}: too large: nested more than {MOST_DEPTH} deep")
+            raise UserError(f"{name}:{line}: too large: nested more than {MOST_DEPTH} deep")

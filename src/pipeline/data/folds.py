@@ -103,12 +103,10 @@ def read_folds(path: Path, dataset: Dataset) -> tuple[Fold, ...]:
         raise UserError(f"{path}: cannot be read as folds ({error})", "folds.file names a folds.json") from None
     try:
         if isinstance(content, list):
-            parts = [
-                (number, [*map(str, fold["train"])], [*map(str, fold["val"])]) for number, fold in enumerate(content)
-            ]
+            parts = [(number, _ids(fold["train"]), _ids(fold["val"])) for number, fold in enumerate(content)]
         else:
             parts = [
-                (int(fold["index"]), *([*map(str, fold[part]["cases"])] for part in ("train", "validation")))
+                (int(fold["index"]), _ids(fold["train"]["cases"]), _ids(fold["validation"]["cases"]))
                 for fold in content["folds"]
             ]
     except (KeyError, TypeError, ValueError):
@@ -129,6 +127,10 @@ def read_folds(path: Path, dataset: Dataset) -> tuple[Fold, ...]:
     return tuple(
         Fold(number, _ordered(dataset, train), _ordered(dataset, validation)) for number, train, validation in parts
     )
+
+
+def _ids(found: list[Any]) -> list[str]:
+    return [str(case_id) for case_id in found]
 
 
 def _given_split(dataset: Dataset) -> Fold:

@@ -63,7 +63,7 @@ class Labels:
         table = np.full(last - first + 1, 256, np.uint16)
         for value, name in self.values.items():
             table[value - first] = self.names.index(name)
-        found = table[np.subtract(array, first, dtype=np.int64)]
+        found: np.ndarray = table[np.subtract(array, first, dtype=np.int64)]
         if found.max() == 256:
             raise ValueError(f"values {self._undeclared(array)} are not declared")
         return found.astype(np.uint8)
@@ -78,7 +78,8 @@ class Labels:
         for dtype in (np.uint8, np.uint16, np.int16, np.int32):
             limits = np.iinfo(dtype)
             if limits.min <= table.min() and table.max() <= limits.max:
-                return table.astype(dtype)[index]
+                values: np.ndarray = table.astype(dtype)[index]
+                return values
         raise AssertionError("LARGEST_VALUE bounds the values")
 
     def _undeclared(self, array: np.ndarray) -> str:

@@ -51,6 +51,9 @@ class VisionTransformer(nn.Module):
             spatial_dims=spatial_dims,
             post_activation="none",
         )
+        for name, parameter in self.network.named_parameters():
+            if "norm_cross_attn" in name:  # MONAI makes this layer and does not use it, which stops distributed training
+                parameter.requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits for ``image``; see the class."""

@@ -20,7 +20,8 @@ class WarmEMA(WeightAveraging):
             n = float(updates)
             weight = 1 - min(decay, (1 + n) / (10 + n))
             floats = [(a, c) for a, c in zip(averaged, current, strict=True) if a.is_floating_point()]
-            torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], weight)
+            if floats:
+                torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], weight)
             for a, c in zip(averaged, current, strict=True):
                 if not a.is_floating_point():
                     a.copy_(c)

@@ -48,8 +48,8 @@ class FittedFold:
     """What training left behind."""
 
     folder: Path
-    best_metric: float
-    best_epoch: int
+    best_metric: float | None  # None: never validated
+    best_epoch: int | None
     epochs: int
     steps: int
     seconds: float
@@ -106,8 +106,8 @@ def fit_fold(
         trainer.fit(task, train, validation)
     return FittedFold(
         folder=folder,
-        best_metric=keep.best,
-        best_epoch=keep.best_epoch,
+        best_metric=keep.best if keep.best_epoch >= 0 else None,
+        best_epoch=keep.best_epoch if keep.best_epoch >= 0 else None,
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
         seconds=time.monotonic() - begun,

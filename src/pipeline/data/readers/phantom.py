@@ -32,12 +32,13 @@ def read_phantom(
     ``report`` gets the number of cases written and their total. Raises UserError.
     """
     from pipeline.data.phantom import PhantomSettings, write_phantom_lung
+    from pipeline.data.phantom.settings import GENERATOR_VERSION
 
     settings = PhantomSettings(**(phantom or {}))
     if root is not None:
         folder = Path(root).expanduser().absolute()
     elif cache is not None:
-        said = json.dumps(settings.to_json(), sort_keys=True)
+        said = json.dumps([GENERATOR_VERSION, settings.to_json()], sort_keys=True)
         folder = cache / "phantom_lung" / hashlib.sha256(said.encode()).hexdigest()[:16]
     else:
         raise UserError("data.root is not set", "name the folder to write the generated data to: data.root=FOLDER")
