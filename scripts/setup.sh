@@ -76,13 +76,13 @@ install() {
     rm -f -- "$stamp"
     say "installing the pinned packages into .venv (about 2 GB on disk, once)"
     local pip=("$venv/bin/python" -m pip --no-input --disable-pip-version-check)
-    # Older pips take twice the time.
+    # Older pips take longer.
     quieten "${pip[@]}" install --quiet --constraint "$root/constraints.txt" pip
     quieten "${pip[@]}" install --progress-bar off --no-compile --constraint "$root/constraints.txt" \
         --editable "$target" | show_progress
     # Bytecode on all cores, where pip would use one. Some packages hold templates that do not compile: no fault.
     say "compiling"
-    "$venv/bin/python" -m compileall -qq -j 0 -x '/tests/' "$venv/lib" >/dev/null || true
+    (cd -- "$venv/lib" && ../bin/python -m compileall -qq -j 0 -x '/tests/' . >/dev/null) || true
     rm -f -- "$unfinished"
     printf '%s %s\n' "$(fingerprint)" "$extra" >"$stamp"
     say "done in $SECONDS s"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+
 from pipeline.cli import main
 from pipeline.conf_dir import conf_dir
-
 from tests.integration.generated import EXPERIMENTS
 
 SHIPPED = sorted(path.stem for path in (conf_dir() / "experiment").glob("**/*.yaml"))
@@ -22,7 +22,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_each_experiment_has_its_data() -> None:
-    assert SHIPPED == sorted(EXPERIMENTS)
+    assert sorted(EXPERIMENTS) == SHIPPED
 
 
 @pytest.mark.parametrize("name", SHIPPED)

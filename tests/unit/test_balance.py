@@ -1,6 +1,7 @@
 """Class weights by hand."""
 
 import pytest
+
 from pipeline.data.balance import EFFECTIVE_BETA, class_weights
 
 

@@ -10,6 +10,8 @@ import monai.losses
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor, nn
+
 from pipeline.tasks.losses import (
     BinaryCrossEntropyLoss,
     BrierLoss,
@@ -20,7 +22,6 @@ from pipeline.tasks.losses import (
     FocalLoss,
     TverskyLoss,
 )
-from torch import Tensor, nn
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
 SEGMENTATION_ONLY = {"dice", "dice_ce", "tversky"}
@@ -97,7 +98,7 @@ def test_dice_weights_classes_by_hand() -> None:
     both = torch.tensor([1, 2]).reshape(1, 1, 2)
     ones = torch.tensor([1, 1]).reshape(1, 1, 2)
     assert float(DiceLoss([9.0, 1.0, 3.0], smooth=0.0)(logits, both)) == pytest.approx(1 - 1 / 3)
-    # Truth 1 in both voxels: Dice 1 / 2.5 of class 1 and 0 of class 2, weighted 1 to 3 whatever the background's weight.
+    # Truth 1 in both voxels: Dice 1 / 2.5 of class 1 and 0 of class 2, weighted 1 to 3; the background's is unused.
     expected = (1 * (1 - 0.4) + 3 * 1) / 4
     assert float(DiceLoss([9.0, 1.0, 3.0], smooth=0.0)(logits, ones)) == pytest.approx(expected)
     # Cross entropy of those voxels: log 4 each, whatever the weights.

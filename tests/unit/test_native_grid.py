@@ -5,6 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Orientationd, Resized, Spacingd
+
 from pipeline.inference.native_grid import _general, to_native_grid
 
 
@@ -25,7 +26,9 @@ def test_orientation_alone_is_exact(codes: str) -> None:
     affine[:3, 3] = (-20, 7, 100)
     data = {"label": MetaTensor(torch.from_numpy(label[None]).float(), affine=torch.from_numpy(affine))}
     turned = Orientationd("label", codes, labels=None)(data)["label"]
-    back = to_native_grid(one_hot(turned[0].numpy().astype(np.int64), 3), np.asarray(turned.affine), affine, label.shape)
+    back = to_native_grid(
+        one_hot(turned[0].numpy().astype(np.int64), 3), np.asarray(turned.affine), affine, label.shape
+    )
     assert np.array_equal(back, label)
 
 
@@ -42,7 +45,9 @@ def test_spacing_and_crop_come_back_within_a_voxel() -> None:
         ]
     )
     prepared = steps({"label": tensor})["label"]
-    back = to_native_grid(one_hot(prepared[0].numpy().astype(np.int64), 3), np.asarray(prepared.affine), affine, label.shape)
+    back = to_native_grid(
+        one_hot(prepared[0].numpy().astype(np.int64), 3), np.asarray(prepared.affine), affine, label.shape
+    )
     dice = 2 * ((back > 0) & (label > 0)).sum() / ((back > 0).sum() + (label > 0).sum())
     assert dice > 0.97
     assert back[0, 0, 0] == 0  # outside of the crop

@@ -10,10 +10,11 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
+from torch import Tensor, nn
+
 from pipeline.networks import CNN, PadToMultiple, UNet
 from pipeline.networks.grid import fold_grid, unfold_grid
 from pipeline.networks.topology import plan_kernels, plan_strides, without_full_resolution
-from torch import Tensor, nn
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "network").glob("*.yaml"))
 CLASSIFIERS = {"cnn", "densenet", "efficientnet", "resnet", "vit"}
@@ -50,7 +51,8 @@ def test_every_config_maps_odd_sizes_and_learns(name: str, size: tuple[int, ...]
     assert logits.shape == ((2, 3) if name in CLASSIFIERS else (2, 3, *size))
     logits.square().mean().backward()
     gradients = [parameter.grad for parameter in network.parameters()]
-    missing = [name for name, parameter in network.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    learning = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    missing = [name for name, parameter in learning if parameter.grad is None]
     assert missing == []  # parameters without a gradient stop distributed training
     assert all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None)
     assert not torch.allclose(logits[0], logits[1])
@@ -113,8 +115,10 @@ def test_folding_gathers_cells() -> None:
     assert folded.shape == (1, 4, 2, 3)
     assert folded[0, :, 0, 0].tolist() == [0, 1, 5, 6]
     assert folded[0, :, 1, 2].tolist() == [14, 14, 14, 14]  # filled up with the last voxel
-    assert torch.equal(folded[0].flatten(1), nn.functional.pixel_unshuffle(
-        nn.functional.pad(image, (0, 1, 0, 1), mode="replicate"), 2)[0].flatten(1))
+    assert torch.equal(
+        folded[0].flatten(1),
+        nn.functional.pixel_unshuffle(nn.functional.pad(image, (0, 1, 0, 1), mode="replicate"), 2)[0].flatten(1),
+    )
 
 
 # --- our U-Net ---

@@ -8,7 +8,7 @@ from pipeline.randomness import draw_seed
 
 def indices(batches: EpochBatches, epoch: int) -> list[int]:
     batches.set_epoch(epoch)
-    return [draw.index for batch in batches for draw in batch]
+    return [draw.case for batch in batches for draw in batch]
 
 
 def test_every_case_once_per_pass() -> None:

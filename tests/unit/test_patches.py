@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from pipeline.data.patches import PatchSampling, cut
 from pipeline.data.preprocessing import Prepared, class_voxels
 
@@ -44,7 +45,9 @@ def test_foreground_patches_contain_their_class() -> None:
         assert all(0 <= s <= 32 for s in start)
 
 
-@pytest.mark.parametrize(("mode", "least", "most"), [("uniform", 0.0, 0.1), ("foreground", 0.25, 0.43), ("balanced", 0.4, 0.6)])
+@pytest.mark.parametrize(
+    ("mode", "least", "most"), [("uniform", 0.0, 0.1), ("foreground", 0.25, 0.43), ("balanced", 0.4, 0.6)]
+)
 def test_share_of_patches_on_a_small_object(mode: str, least: float, most: float) -> None:
     label = np.zeros((64, 64), np.uint8)
     label[40:42, 40:42] = 1

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from pipeline.training.duration import in_words, seconds_of
 from pipeline.training.schedule import Constant, Cosine, OneCycle, Plateau, Polynomial
 
@@ -30,7 +31,9 @@ def test_one_cycle_equals_torch() -> None:
     steps = 100
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
-    reference = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=steps, pct_start=0.3, cycle_momentum=False)
+    reference = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=steps, pct_start=0.3, cycle_momentum=False
+    )
     shape = OneCycle(rise=29 / 99, initial=1 / 25, final=1 / 25e4)
     for step in range(steps):
         assert shape.factor(step / (steps - 1)) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-6)

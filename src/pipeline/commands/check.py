@@ -3,49 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pipeline.config.compose import Composed
+from pipeline.config.schema import TrainConfig
+from pipeline.paths import cache_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.data.case import TaskKind
-    from pipeline.data.integrity import CheckResult, CheckSettings, Fault
+    from pipeline.data.integrity import CheckResult, Fault
 
 SAME = 5  # faults of one rule shown in full; check.json has all of them
+WORKERS = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 WIDTH = 200  # of lines that go to a file or pipe
 
 
-def run(
-    data: Mapping[str, Any],
-    *,
-    task_kind: TaskKind,
-    settings: CheckSettings,
-    workers: int,
-    cache: Path | None = None,
-    output: Path | None = None,
-    console: Console | None = None,
-) -> int:
-    """Check the data set of the keys ``data``, print its faults, and write ``output``/check.json if named.
-
-    Returns the exit status: 0, or 2 where there are errors. Raises UserError where the data set cannot be opened.
-    """
-    from pipeline.data.integrity import check_dataset
+def run(composed: Composed) -> int:
+    """Print the faults of the data set, write check.json when ``output`` is named; exit status 0, or 2 for errors."""
+    from pipeline.data.integrity import CheckSettings, check_dataset
     from pipeline.data.readers import open_dataset
 
-    console = console or make_console()
-    dataset = open_dataset(data, task_kind=task_kind, cache=cache, workers=workers)
-    result = check_dataset(dataset, settings, workers=workers, progress=True, cache=cache)
+    settings = composed.model
+    assert isinstance(settings, TrainConfig)
+    console, cache = make_console(), cache_folder(settings.cache)
+    dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=WORKERS)
     for note in dataset.notes:
         console.print(note, markup=False, highlight=False)
+    folds = None if settings.folds.predefined or settings.folds.file else settings.folds.count
+    result = check_dataset(dataset, CheckSettings(folds=folds), workers=WORKERS, progress=True, cache=cache)
     report_faults(result, console)
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        path = output / "check.json"
+    if settings.output is not None:
+        path = Path(settings.output).expanduser() / "check.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         content = {"name": dataset.name, "root": str(dataset.root), "notes": dataset.notes, **result.to_json()}
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        console.print(f"Written: {path}", markup=False, highlight=False)
+        console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
     return 2 if result.errors else 0
 
 

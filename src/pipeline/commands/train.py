@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 
-from pipeline.commands.check import make_console, report_faults
+from pipeline.commands.check import WORKERS, make_console, report_faults
 from pipeline.config.compose import Composed
 from pipeline.config.schema import TrainConfig
 from pipeline.errors import UserError
@@ -21,11 +21,11 @@ def run(composed: Composed) -> int:
     assert isinstance(settings, TrainConfig)
     console = make_console()
     output, cache = run_folder(settings, composed.job_folder), cache_folder(settings.cache)
-    dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=2)
+    dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=WORKERS)
     for note in dataset.notes:
         console.print(note, highlight=False, markup=False)
     folds = None if settings.folds.predefined or settings.folds.file else settings.folds.count
-    checked = check_dataset(dataset, CheckSettings(folds=folds), workers=2, progress=True, cache=cache)
+    checked = check_dataset(dataset, CheckSettings(folds=folds), workers=WORKERS, progress=True, cache=cache)
     report_faults(checked, console)
     checked.raise_errors()
 
@@ -53,5 +53,7 @@ def run_folder(settings: TrainConfig, job_folder: Path | None) -> Path:
         moment = datetime.datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
         folder = Path("outputs", settings.name, moment).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: the output folder is not empty", "choose another with output=FOLDER", "or remove it")
+        raise UserError(
+            f"{folder}: the output folder is not empty", "choose another with output=FOLDER", "or remove it"
+        )
     return folder

@@ -189,7 +189,7 @@ class Derived(Section):
 
 
 class TrainConfig(Section):
-    """``python -m pipeline train``"""
+    """``python -m pipeline train`` and ``check``."""
 
     name: str
     task: Literal["segmentation", "classification"]
@@ -212,17 +212,6 @@ class TrainConfig(Section):
     derived: Derived
 
 
-class CheckConfig(Section):
-    """``python -m pipeline check``"""
-
-    task: Literal["segmentation", "classification"]
-    output: str | None
-    cache: str | None
-    trust: list[str]
-    data: Data
-    folds: Folds
-
-
 class PredictConfig(Section):
     """``python -m pipeline predict``"""
 
@@ -237,4 +226,4 @@ class PredictConfig(Section):
     trust: list[str]
 
 
-COMMANDS: dict[str, type[Section]] = {"train": TrainConfig, "check": CheckConfig, "predict": PredictConfig}
+COMMANDS: dict[str, type[Section]] = {"train": TrainConfig, "check": TrainConfig, "predict": PredictConfig}

@@ -10,7 +10,9 @@ import numpy as np
 EFFECTIVE_BETA = 0.9999  # Cui et al. 2019 use 0.9 to 0.9999; the largest for counts in the thousands and more
 
 
-def class_weights(counts: Sequence[int], rule: Literal["none", "inverse", "effective"] | Sequence[float]) -> list[float] | None:
+def class_weights(
+    counts: Sequence[int], rule: Literal["none", "inverse", "effective"] | Sequence[float]
+) -> list[float] | None:
     """One weight per class, with mean 1; None for ``none``.
 
     ``counts``: how often each class occurs in the training fold (voxels or cases). ``inverse``: proportional to

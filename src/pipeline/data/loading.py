@@ -49,8 +49,8 @@ class TrainingPatches(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, draw: Draw) -> Batch:  # type: ignore[override]
-        prepared = self.store[self.cases[draw.index]]
+    def __getitem__(self, draw: Draw) -> Batch:
+        prepared = self.store[self.cases[draw.case]]
         start = self.sampling.start(prepared, generator(self.seed, "patch", draw.epoch, draw.place))
         sample: dict[str, Any] = {"image": torch.from_numpy(cut(prepared.image, start, self.sampling.size))}
         if self.targets is None:
@@ -66,7 +66,7 @@ class TrainingPatches(Dataset[Batch]):
         if self.targets is None:
             batch["label"] = torch.as_tensor(sample["label"]).round().to(torch.uint8)
         else:
-            batch["target"] = torch.tensor([self.targets[draw.index]])
+            batch["target"] = torch.tensor([self.targets[draw.case]])
         return batch
 
 
@@ -96,7 +96,7 @@ def training_loader(patches: TrainingPatches, batches: EpochBatches, *, workers:
     """Loader of training batches."""
     return DataLoader(
         patches,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=batches,
         num_workers=workers,
         persistent_workers=False,
         pin_memory=torch.cuda.is_available(),

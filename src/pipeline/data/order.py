@@ -14,11 +14,11 @@ from pipeline.randomness import generator
 
 
 class Draw(NamedTuple):
-    """One training example: the case at ``index``, drawn at ``place`` of ``epoch``."""
+    """One training example: the case of this index, drawn at ``place`` of ``epoch``."""
 
     epoch: int
     place: int
-    index: int
+    case: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class EpochBatches(Sampler[list[Draw]]):
     consecutive parts.
     """
 
-    def __init__(self, order: CaseOrder, *, batches: int, batch_size: int, process: int = 0, processes: int = 1) -> None:
+    def __init__(
+        self, order: CaseOrder, *, batches: int, batch_size: int, process: int = 0, processes: int = 1
+    ) -> None:
         self.order = order
         self.batches = batches
         self.batch_size = batch_size

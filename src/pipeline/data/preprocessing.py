@@ -93,7 +93,9 @@ def read_case_image(case: Case) -> Image:
     first = images[0]
     for source, other in zip(list(case.images.values())[1:], images[1:], strict=True):
         if other.array.shape[1:] != first.array.shape[1:] or not np.allclose(other.affine, first.affine, atol=1e-4):
-            raise UserError(f"{source.path}: its voxel grid differs from that of {next(iter(case.images.values())).path}")
+            raise UserError(
+                f"{source.path}: its voxel grid differs from that of {next(iter(case.images.values())).path}"
+            )
     if len(images) == 1:
         return first
     return Image(np.concatenate([image.array for image in images]), first.affine, first.spatial_dims)
@@ -126,7 +128,9 @@ def class_voxels(label: NDArray[np.uint8], most: int) -> dict[int, NDArray[np.in
 
 
 def _tensor(image: Image) -> MetaTensor:
-    return MetaTensor(torch.from_numpy(np.array(image.array, dtype=np.float32)), affine=torch.from_numpy(image.affine.copy()))
+    return MetaTensor(
+        torch.from_numpy(np.array(image.array, dtype=np.float32)), affine=torch.from_numpy(image.affine.copy())
+    )
 
 
 def _four(affine: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -30,7 +30,9 @@ class Store:
     one array file (:class:`ArraySource`) are small: they are kept in memory, thousands of folders would be slower.
     """
 
-    def __init__(self, folder: Path, preprocessing: Preprocessing, recipe: str, digests: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(
+        self, folder: Path, preprocessing: Preprocessing, recipe: str, digests: Mapping[str, Mapping[str, str]]
+    ) -> None:
         self.folder = folder
         self.preprocessing = preprocessing
         self.recipe = recipe

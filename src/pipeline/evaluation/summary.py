@@ -17,12 +17,22 @@ from pipeline.evaluation.classification_metrics import (
     confusion_matrix,
     per_class_scores,
 )
+from pipeline.evaluation.segmentation_metrics import EMPTY_MASK_RULE
 from pipeline.evaluation.statistics import class_mean, patient_bootstrap, weighted_means
 
 FloatArray = NDArray[np.float64]
 
 SEGMENTATION_METRICS = ("dice", "hd95_mm", "surface_dice", "volume_error_ml", "volume_error_percent")
 CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", *PER_CLASS_METRICS)
+
+
+def summarise(
+    task: str, table: pd.DataFrame, class_names: Sequence[str], *, folds: Sequence[int], resamples: int, seed: int
+) -> dict[str, Any]:
+    """``summarise_segmentation`` (with the empty-mask rule in words) or ``summarise_classification``."""
+    if task == "classification":
+        return summarise_classification(table, class_names, folds=folds, resamples=resamples, seed=seed)
+    return summarise_segmentation(table, folds=folds, resamples=resamples, seed=seed) | {"empty_masks": EMPTY_MASK_RULE}
 
 
 def summarise_segmentation(

@@ -72,7 +72,9 @@ def _general(
     best = np.zeros(tuple(native_shape), dtype=np.uint8)
     highest = np.full(tuple(native_shape), 1e-6, dtype=np.float32)
     for index, values in enumerate(probabilities.float().cpu().numpy()):
-        resampled = affine_transform(values, linear, shift, tuple(native_shape), order=1, mode="grid-constant", cval=0.0)
+        resampled = affine_transform(
+            values, linear, shift, tuple(native_shape), order=1, mode="grid-constant", cval=0.0
+        )
         better = resampled > highest
         best[better], highest[better] = index, resampled[better]
     return best

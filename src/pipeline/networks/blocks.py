@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -10,8 +10,8 @@ ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid")
 NORMS = ("batch", "instance", "none")
 LEAK = 0.01  # slope of the leaky ReLU, as in nnU-Net
 
-_CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_CONVOLUTION: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _DROPOUT = {2: nn.Dropout2d, 3: nn.Dropout3d}
@@ -124,7 +124,10 @@ class Stage(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw the weights of a convolution or dense layer from He et al.'s normal distribution (ICCV 2015), biases zero."""
+    """Draw the weights of a convolution or dense layer from He et al.'s normal distribution; biases are zero.
+
+    Source: He et al., ICCV 2015.
+    """
     if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, a=LEAK)
         if module.bias is not None:

@@ -9,9 +9,10 @@ from torch.nn import functional
 
 
 def fold_grid(image: Tensor, factors: Sequence[int]) -> Tensor:
-    """Move each cell of ``factors`` voxels into channels: ``(B, C, *n)`` to ``(B, C * prod(factors), *ceil(n / factors))``.
+    """Move each cell of ``factors`` voxels into channels.
 
-    Sizes that do not divide are filled up with the last voxel.
+    Maps ``(B, C, *n)`` to ``(B, C * prod(factors), *ceil(n / factors))``. Sizes that do not
+    divide are filled up with the last voxel.
     Source: Shi et al., CVPR 2016 (sub-pixel convolution, in the other direction).
     """
     if all(factor == 1 for factor in factors):

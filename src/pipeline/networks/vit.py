@@ -52,7 +52,8 @@ class VisionTransformer(nn.Module):
             post_activation="none",
         )
         for name, parameter in self.network.named_parameters():
-            if "norm_cross_attn" in name:  # MONAI makes this layer and does not use it, which stops distributed training
+            # MONAI makes this layer and never uses it, which would stop distributed training.
+            if "norm_cross_attn" in name:
                 parameter.requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipeline.data.case import Case, FileSource
 from pipeline.data.image_io import SUFFIXES, mask_name, read_header, stem_of, write_mask
 from pipeline.errors import UserError
-from pipeline.evaluation.segmentation_metrics import EMPTY_MASK_RULE
-from pipeline.evaluation.summary import summarise_classification, summarise_segmentation
+from pipeline.evaluation.summary import summarise
+from pipeline.json_file import write_json
 from pipeline.prediction.cases import classify_cases, score_segmentation, segment
 from pipeline.prediction.trained_run import TrainedRun
 
@@ -126,10 +125,10 @@ def targets_of(table: pd.DataFrame, source: Path, class_names: Sequence[str]) ->
 
 def scores(run: TrainedRun, table: pd.DataFrame) -> dict[str, Any]:
     """The ``metrics`` block of scores.json, in the form of summary.json; every input is its own patient."""
-    how = {"folds": [0], "resamples": int(run.config["evaluation"]["resamples"]), "seed": int(run.config["evaluation"]["seed"])}
-    if run.card.task == "classification":
-        return summarise_classification(table, run.card.class_names, **how)
-    return summarise_segmentation(table, **how) | {"empty_masks": EMPTY_MASK_RULE}
+    how = run.config["evaluation"]
+    return summarise(
+        run.card.task, table, run.card.class_names, folds=[0], resamples=int(how["resamples"]), seed=int(how["seed"])
+    )
 
 
 def predict(
@@ -172,7 +171,5 @@ def predict(
     console.print(said, highlight=False, soft_wrap=True)
     if labels is not None:
         block = scores(run, table)
-        partial = output / ".scores.json.partial"
-        partial.write_text(json.dumps({"n_cases": len(cases), **block}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(output / "scores.json")
+        write_json(output / "scores.json", {"n_cases": len(cases), **block})
         console.print(f"Scores: {output / 'scores.json'}", highlight=False, soft_wrap=True)

@@ -38,7 +38,12 @@ class ModelCard:
     def as_json(self) -> dict[str, Any]:
         """Plain types, JSON keys are text."""
         values = None if self.label_values is None else {str(k): v for k, v in self.label_values.items()}
-        return {**vars(self), "label_values": values, "class_names": list(self.class_names), "modalities": list(self.modalities)}
+        return {
+            **vars(self),
+            "label_values": values,
+            "class_names": list(self.class_names),
+            "modalities": list(self.modalities),
+        }
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:
@@ -68,7 +73,13 @@ class TrainedRun:
     """
 
     def __init__(
-        self, folder: Path, *, folds: Sequence[int] | None, checkpoint: str | None, trust: Sequence[str], device: torch.device
+        self,
+        folder: Path,
+        *,
+        folds: Sequence[int] | None,
+        checkpoint: str | None,
+        trust: Sequence[str],
+        device: torch.device,
     ) -> None:
         self.folder = folder
         self.card = ModelCard.read(folder / MODEL_FILE)
@@ -89,7 +100,8 @@ class TrainedRun:
 
     def _folds(self, wanted: Sequence[int] | None) -> list[int]:
         found = sorted(
-            int(path.parent.parent.name.removeprefix("fold_")) for path in self.folder.glob("fold_*/checkpoints/last.ckpt")
+            int(path.parent.parent.name.removeprefix("fold_"))
+            for path in self.folder.glob("fold_*/checkpoints/last.ckpt")
         )
         if not found:
             raise UserError(f"{self.folder}: no fold of this run has a checkpoint", "was it trained to the end?")
@@ -97,7 +109,9 @@ class TrainedRun:
             return found
         missing = [index for index in wanted if index not in found]
         if missing:
-            raise UserError(f"folds={list(wanted)}: fold {missing[0]} was not trained in {self.folder}", f"there are {found}")
+            raise UserError(
+                f"folds={list(wanted)}: fold {missing[0]} was not trained in {self.folder}", f"there are {found}"
+            )
         return list(wanted)
 
     def _network(self, fold: int, checkpoint: str, trust: Sequence[str]) -> nn.Module:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 
 class WeightedLoss(nn.Module):
-    """Holds the class weights; ``weight`` is None for equal ones. Raises ValueError for a negative weight or all zero."""
+    """Holds the class weights, None for equal ones. Raises ValueError when one is negative or all are zero."""
 
     def __init__(self, weight: Sequence[float] | None = None) -> None:
         super().__init__()

@@ -76,9 +76,15 @@ def fit_fold(
     callbacks: list[Callback] = [pace]
     if settings.ema_decay is not None:
         callbacks.append(WarmEMA(settings.ema_decay))
-    callbacks += [keep, RecordMetrics(folder / "metrics.csv", send, lambda: pace.elapsed), ShowProgress(title, pace, console)]
+    callbacks += [
+        keep,
+        RecordMetrics(folder / "metrics.csv", send, lambda: pace.elapsed),
+        ShowProgress(title, pace, console),
+    ]
     if settings.early_stopping is not None:
-        callbacks.append(EarlyStopping("val_metric", mode="max", patience=settings.early_stopping, check_on_train_epoch_end=False))
+        callbacks.append(
+            EarlyStopping("val_metric", mode="max", patience=settings.early_stopping, check_on_train_epoch_end=False)
+        )
     begun = time.monotonic()
     with quiet_lightning():
         trainer = Trainer(

@@ -83,7 +83,11 @@ class Pace(Callback):
             self.shape.observe(float(metric))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": torch.tensor(self.history, dtype=torch.float64), "spent": self.elapsed, "shape": self.shape.state()}
+        return {
+            "history": torch.tensor(self.history, dtype=torch.float64),
+            "spent": self.elapsed,
+            "shape": self.shape.state(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"].tolist()

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.data.case import Case, Dataset
+from pipeline.data.case import Case, Dataset, FileSource
 from pipeline.data.image_io import read_mask
-from pipeline.data.case import FileSource
 from pipeline.data.preprocessing import read_case_image, read_label
 from pipeline.evaluation.figures import classification_gallery, confusion_matrix_figure, learning_curves, roc_figure
 from pipeline.evaluation.overlay import overlay
@@ -23,7 +22,9 @@ def draw_curves(histories: Mapping[int, Path], path: Path, metric: str) -> None:
         return
     history = pd.concat(parts, ignore_index=True)
     panels = {"train_loss": "Training loss", "val_metric": f"Validation {metric}", "lr": "Learning rate"}
-    learning_curves(history, path, panels={name: title for name, title in panels.items() if history[name].notna().any()})
+    learning_curves(
+        history, path, panels={name: title for name, title in panels.items() if history[name].notna().any()}
+    )
 
 
 def representative(scores: pd.Series) -> dict[str, str]:

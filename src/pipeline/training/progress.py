@@ -79,4 +79,3 @@ class ShowProgress(Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-

@@ -17,7 +17,9 @@ COLUMNS = ("epoch", "step", "seconds", "lr", "train_loss", "val_metric")
 class RecordMetrics(Callback):
     """One row per epoch in ``path``; the same values go to ``send(metrics, epoch)``. Rank zero only."""
 
-    def __init__(self, path: Path, send: Callable[[Mapping[str, float], int], None], elapsed: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, send: Callable[[Mapping[str, float], int], None], elapsed: Callable[[], float]
+    ) -> None:
         self.path = path
         self.send = send
         self.elapsed = elapsed

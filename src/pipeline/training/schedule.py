@@ -61,7 +61,7 @@ class Polynomial(Shape):
     warmup: float = 0.0
 
     def factor(self, progress: float) -> float:
-        return _warm(progress, self.warmup) * max(0.0, 1 - progress) ** self.power
+        return float(_warm(progress, self.warmup) * max(0.0, 1 - progress) ** self.power)
 
 
 @dataclass
@@ -81,7 +81,7 @@ class OneCycle(Shape):
 
 
 class Plateau(Shape):
-    """Multiply the rate by ``factor`` when more than ``patience`` validations in a row brought no gain of ``min_delta``.
+    """Multiply the rate by ``factor`` after more than ``patience`` validations without a gain of ``min_delta``.
 
     Same rule as ``torch.optim.lr_scheduler.ReduceLROnPlateau`` (mode max, absolute threshold, no cooldown); the rate
     never falls below ``final`` of the optimizer's own.

@@ -16,10 +16,11 @@ from pipeline.data.case import Dataset
 from pipeline.data.folds import make_folds, write_folds
 from pipeline.data.integrity import CheckResult
 from pipeline.evaluation.report import print_summary
+from pipeline.json_file import write_json
 from pipeline.tracking.provenance import provenance, provenance_tags
-from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.tracker import Status, Tracker
 from pipeline.tracking.uri import open_page_command, store_uri
-from pipeline.training.crossval import CrossValidation, write_json
+from pipeline.training.crossval import CrossValidation
 from pipeline.training.device import use_deterministic, use_threads
 from pipeline.training.duration import seconds_of
 from pipeline.training.experiment import make_ready
@@ -81,7 +82,7 @@ def train(
     )
     tags = {**provenance_tags(found), "data_hash": checked.data_hash, "task": settings.task}
     tracker = open_tracker(settings, output)
-    status = "FAILED"
+    status: Status = "FAILED"
     try:
         summary = CrossValidation(experiment, tracker).run(tags)
         status = "FINISHED"

@@ -1,0 +1,187 @@
+"""One fold of an experiment: its data, its task, its training, its out-of-fold predictions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+import torch
+
+from pipeline.config.build import build
+from pipeline.data.case import Case
+from pipeline.data.folds import Fold
+from pipeline.data.loading import TrainingPatches, WholeCases, training_loader, validation_loader
+from pipeline.data.order import CaseOrder, EpochBatches, groups_by_class
+from pipeline.data.patches import PatchSampling
+from pipeline.inference.predictor import SlidingWindow, WholeImage
+from pipeline.prediction.cases import classify_cases, segment_cases
+from pipeline.prediction.weights import network_weights, read_checkpoint
+from pipeline.randomness import draw_seed, generator
+from pipeline.tasks.base import Task
+from pipeline.tasks.classification import ClassificationTask
+from pipeline.tasks.segmentation import SegmentationTask
+from pipeline.training.device import accelerator_kind, choose_precision
+from pipeline.training.duration import seconds_of
+from pipeline.training.experiment import Experiment, compose
+from pipeline.training.fold import FittedFold, LoopSettings, fit_fold
+from pipeline.training.pace import Pace
+
+
+class FoldRun:
+    """Everything that happens to one fold; ``config`` is the resolved configuration with the fold's class weights."""
+
+    def __init__(self, experiment: Experiment, fold: Fold) -> None:
+        self.experiment = experiment
+        self.settings = experiment.settings
+        self.fold = fold
+        self.folder = experiment.output / fold_key(fold.index)
+        self.cases, self.held_out = experiment.cases(fold.train), experiment.cases(fold.validation)
+        self.config = experiment.resolved(experiment.class_weights(self.cases))
+        self.device = torch.device(accelerator_kind(self.settings.trainer.accelerator))
+        self.precision = choose_precision(self.settings.trainer.precision, self.device.type)
+        self.predictor = self._predictor()
+
+    def train(self, send: Callable[[Mapping[str, float], int], None]) -> FittedFold:
+        """Fit; ``send(metrics, epoch)`` receives each epoch's metrics."""
+        experiment, settings = self.experiment, self.settings
+        trainer, schedule = settings.trainer, settings.schedule
+        targets = experiment.target_indices(self.cases)
+        augmentation = build(self.config["transforms"]["augmentation"], "transforms.augmentation", experiment.trusted)
+        patches = TrainingPatches(
+            self.cases,
+            experiment.store,
+            PatchSampling(settings.sampling.mode, experiment.patch_size, settings.sampling.foreground_fraction),
+            compose(augmentation),
+            targets=targets,
+            seed=settings.seed,
+        )
+        batches = self._batches(len(self.cases), targets)
+        subset = self._validation_subset(self.held_out)
+        whole = WholeCases(subset, experiment.store, targets=experiment.target_indices(subset))
+        pace = Pace(
+            self._build("schedule", "shape"),
+            total_steps=None
+            if schedule.epochs is None
+            else max(1, schedule.epochs * len(batches) // trainer.accumulate),
+            budget=None if schedule.budget is None else seconds_of(schedule.budget),
+        )
+        return fit_fold(
+            self._task(),
+            training_loader(patches, batches, workers=trainer.workers),
+            validation_loader(whole, batch_size=1 if settings.task == "segmentation" else settings.sampling.batch_size),
+            pace,
+            LoopSettings(
+                accelerator=trainer.accelerator,
+                devices=trainer.devices,
+                num_nodes=trainer.num_nodes,
+                strategy=trainer.strategy,
+                precision=self.precision,
+                max_seconds=None if trainer.max_time is None else seconds_of(trainer.max_time),
+                max_steps=trainer.max_steps,
+                gradient_clip=trainer.gradient_clip,
+                accumulate=trainer.accumulate,
+                ema_decay=trainer.ema_decay,
+                validate_every=trainer.validate_every,
+                early_stopping=trainer.early_stopping,
+            ),
+            folder=self.folder,
+            title=f"fold {self.fold.index}",
+            console=experiment.console,
+            send=send,
+        )
+
+    def predict(self) -> pd.DataFrame:
+        """Out-of-fold predictions with the weights as they stand in the checkpoint."""
+        experiment, settings = self.experiment, self.settings
+        network = self._build("network")
+        checkpoint = self.folder / "checkpoints" / f"{settings.evaluation.checkpoint}.ckpt"
+        network.load_state_dict(network_weights(read_checkpoint(checkpoint)))
+        network.to(self.device).eval()
+        cases, bf16 = self.held_out, self.precision == "bf16-mixed"
+        with experiment.console.status(f"fold {self.fold.index}: predicting {len(cases)} cases"):
+            if settings.task == "classification":
+                return classify_cases(
+                    [network],
+                    self.predictor,
+                    cases,
+                    experiment.store.__getitem__,
+                    experiment.dataset.classes,
+                    fold=self.fold.index,
+                    batch=settings.sampling.batch_size,
+                    device=self.device,
+                    bf16=bf16,
+                )
+            assert experiment.dataset.labels is not None
+            return segment_cases(
+                [network],
+                self.predictor,
+                cases,
+                experiment.store.__getitem__,
+                experiment.dataset.labels,
+                fold=self.fold.index,
+                tolerance_mm=settings.evaluation.tolerance_mm,
+                folder=self.folder / "predictions",
+                device=self.device,
+                bf16=bf16,
+            )
+
+    def _batches(self, cases: int, targets: list[int] | None) -> EpochBatches:
+        sampling = self.settings.sampling
+        balanced = sampling.mode == "balanced" and targets is not None
+        groups = groups_by_class(targets) if balanced and targets is not None else (tuple(range(cases)),)
+        rank, world = world_of(self.settings.trainer)
+        together = sampling.batch_size * world
+        return EpochBatches(
+            CaseOrder(groups, self.settings.seed),
+            batches=sampling.batches_per_epoch or max(1, round(cases / together)),
+            batch_size=sampling.batch_size,
+            process=rank,
+            processes=world,
+        )
+
+    def _validation_subset(self, cases: list[Case]) -> list[Case]:
+        """A fixed part of the held-out cases: classification always uses all, they are cheap."""
+        most = self.settings.trainer.validate_cases
+        if self.settings.task == "classification" or most is None or most >= len(cases):
+            return cases
+        chosen = generator(self.settings.seed, "validation").permutation(len(cases))[:most]
+        return [cases[index] for index in sorted(chosen.tolist())]
+
+    def _task(self) -> Task:
+        torch.manual_seed(draw_seed(self.settings.seed, "weights", self.fold.index))
+        network = self._build("network")
+        loss, optimizer = self._build("loss", "function"), self._build("optimizer")
+        names, seed = self.experiment.dataset.output_classes, self.settings.seed
+        if self.settings.task == "classification":
+            return ClassificationTask(network, loss, optimizer, class_names=names, seed=seed)
+        return SegmentationTask(network, loss, optimizer, predictor=self.predictor, class_names=names, seed=seed)
+
+    def _predictor(self) -> Any:
+        if self.settings.task == "classification":
+            return WholeImage()
+        return SlidingWindow(self.experiment.patch_size, **self.settings.inference.model_dump())
+
+    def _build(self, *keys: str) -> Any:
+        node: Any = self.config
+        for key in keys:
+            node = node[key]
+        return build(node, ".".join(keys), self.experiment.trusted)
+
+
+def fold_key(index: int) -> str:
+    """The name of a fold in folders and in tracking."""
+    return f"fold_{index}"
+
+
+def world_of(trainer: Any) -> tuple[int, int]:
+    """Rank and number of processes of this job, before Lightning has started them."""
+    world = int(os.environ.get("WORLD_SIZE", 0))
+    if world:
+        return int(os.environ.get("RANK", 0)), world
+    if trainer.devices == "auto":
+        devices = torch.cuda.device_count() if accelerator_kind(trainer.accelerator) == "cuda" else 1
+    else:
+        devices = int(trainer.devices)
+    return int(os.environ.get("LOCAL_RANK", 0)), max(1, devices) * trainer.num_nodes
