@@ -17,7 +17,7 @@ import pytest
 from PIL import Image as Pillow
 from rich.console import Console
 
-from pipeline.commands import check as check_command
+from pipeline.commands.check import report_faults
 from pipeline.data.case import Case, Dataset, FileSource, Labels
 from pipeline.data.integrity import CheckResult, CheckSettings, Fault, check_dataset
 from pipeline.data.readers import read_decathlon, read_medmnist, read_table
@@ -344,30 +344,20 @@ def test_errors_stop_a_run_together(folder: Path) -> None:
     )
 
 
-def test_the_command_prints_one_table_and_writes_check_json(folder: Path, tmp_path: Path) -> None:
-    printed = io.StringIO()
-    console = Console(file=printed, width=200)
-    data = {"format": "decathlon", "root": str(folder)}
+def test_faults_are_printed_as_one_table_and_kept_as_json(folder: Path) -> None:
+    def printed(result: CheckResult) -> str:
+        text = io.StringIO()
+        report_faults(result, Console(file=text, width=200))
+        return text.getvalue()
 
-    def run() -> int:
-        return check_command.run(
-            data,
-            task_kind="segmentation",
-            settings=CheckSettings(),
-            workers=2,
-            output=tmp_path / "out",
-            console=console,
-        )
-
-    assert run() == 0
-    assert "0 errors, 0 warnings" in printed.getvalue()
-    write(folder / LABEL, mask_of() * 0)
-    assert run() == 0
+    assert "6 cases, 12 files checked" in printed(check(folder))
+    assert "0 errors, 0 warnings" in printed(check(folder))
     write(folder / LABEL, mask_of(), _shifted(40))
-    assert run() == 2
-    said = printed.getvalue()
+    result = check(folder)
+    said = printed(result)
     assert LABEL in said and "affine of the mask" in said and "copy the image's affine" in said
-    content = json.loads((tmp_path / "out/check.json").read_text())
+    assert "1 error, 0 warnings" in said
+    content = json.loads(json.dumps(result.to_json()))
     assert content["errors"] == 1
     assert content["faults"][0]["file"] == LABEL
     assert content["records"][0]["class_voxels"]["lesion"] == 8
@@ -376,7 +366,7 @@ def test_the_command_prints_one_table_and_writes_check_json(folder: Path, tmp_pa
 def test_many_faults_of_one_kind_are_abridged() -> None:
     faults = tuple(Fault("warning", f"c{n}", f"c{n}.nii", "doubtful", "look", "header") for n in range(500))
     printed = io.StringIO()
-    check_command.report_faults(CheckResult(faults, {}, (), 500, 0, 1.0), Console(file=printed, width=200))
+    report_faults(CheckResult(faults, {}, (), 500, 0, 1.0), Console(file=printed, width=200))
     assert "and 495 more" in printed.getvalue()
     assert len(printed.getvalue().splitlines()) < 15
 

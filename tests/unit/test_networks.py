@@ -162,8 +162,9 @@ def test_unet_takes_explicit_topologies() -> None:
     assert unet((32, 32, 8), strides=[[2, 2, 1], 2])(torch.randn(1, 2, 9, 11, 5)).shape == (1, 3, 9, 11, 5)
     with pytest.raises(InstantiationException, match="kernel_sizes has 2 entries, strides 3"):
         unet((32, 32, 8), **changes | {"kernel_sizes": [3, 3]})
-    with pytest.raises(InstantiationException, match="convs has 2 entries for 3 stages"):
-        unet((32, 32, 8), **changes | {"convs": [1, 2]})
+    assert parameters(unet((32, 32, 8), **changes | {"convs": [1, 2]})) == parameters(network)
+    with pytest.raises(InstantiationException, match="numbers from one on"):
+        unet((32, 32, 8), **changes | {"convs": []})
     with pytest.raises(InstantiationException, match="3 numbers a stage"):
         unet((32, 32, 8), strides=[1, [2, 2]])
     with pytest.raises(InstantiationException, match="neither auto"):
@@ -241,7 +242,7 @@ def test_cnn_parameters_by_hand() -> None:
 )
 def test_cnn_activation(name: str, kind: type[nn.Module]) -> None:
     found = [m for m in cnn(activation=name).modules() if isinstance(m, nn.ReLU | nn.LeakyReLU | nn.Tanh | nn.Sigmoid)]
-    assert len(found) == 5 * 2 + 1 and all(isinstance(module, kind) for module in found)
+    assert len(found) == 1 + 1 + 3 * 2 + 1 and all(isinstance(module, kind) for module in found)
 
 
 def test_cnn_pools_by_size_and_spacing() -> None:

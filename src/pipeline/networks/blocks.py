@@ -135,9 +135,12 @@ def initialise(module: nn.Module) -> None:
 
 
 def per_stage(value: int | Sequence[int], stages: int, name: str) -> list[int]:
-    """Return one number a stage from one for all or a list; raises ValueError when the list has another length."""
-    if isinstance(value, int):
-        return [value] * stages
-    if len(value) != stages:
-        raise ValueError(f"{name} has {len(value)} entries for {stages} stages")
-    return list(value)
+    """Return one number a stage, from one for all or from a list whose last number holds for the stages after it.
+
+    The number of stages may follow from the image, so a longer list is cut. Raises ValueError for an empty list or a
+    number below one.
+    """
+    numbers = [value] if isinstance(value, int) else list(value)
+    if not numbers or min(numbers) < 1:
+        raise ValueError(f"{name}={value} is not made of numbers from one on")
+    return [numbers[min(stage, len(numbers) - 1)] for stage in range(stages)]

@@ -20,12 +20,12 @@ class CNN(nn.Module):
 
     ``depth`` blocks of ``convs`` convolutions, each followed by pooling that halves the axes which nnU-Net's rule
     halves for ``image_size`` (voxels) and ``spacing`` (mm): thin axes and coarse ones wait, and a small image is
-    pooled less often than there are blocks. ``width`` is the number of features of the first block, doubling, or one
-    number a block. ``dense`` are the widths of the hidden dense layers, each after dropout. ``global_pool`` averages
-    (or takes the maximum) over space before them, so that images of any size are accepted; with ``none`` the features
-    are flattened and only ``image_size`` fits.
+    pooled less often than there are blocks. ``width`` is the number of features of the first block, doubling, or a
+    list; of a list the last number holds for the blocks after it. ``dense`` are the widths of the hidden dense layers,
+    each after dropout. ``global_pool`` averages (or takes the maximum) over space before them, so that images of any
+    size are accepted; with ``none`` the features are flattened and only ``image_size`` fits.
 
-    Raises ValueError when a list has not ``depth`` entries or a name does not exist.
+    Raises ValueError for an empty list or a name that does not exist.
     Source: LeCun et al., Proc. IEEE 1998; Lin et al., ICLR 2014 (global pooling).
     """
 

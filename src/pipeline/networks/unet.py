@@ -29,7 +29,8 @@ class UNet(nn.Module):
     ``width`` is the number of features of the first stage, doubling up to ``max_width``. ``residual`` adds a path
     around each stage, which makes short trainings converge in far fewer steps.
 
-    Raises ValueError when lists differ in length or an activation or norm does not exist.
+    ``convs`` and ``decoder_convs`` are one number or a list, whose last number holds for the stages after it.
+    Raises ValueError when strides and kernels differ in length or an activation or norm does not exist.
     Source: Ronneberger et al., MICCAI 2015; Isensee et al., Nature Methods 2021; Kerfoot et al., STACOM 2018.
     """
 
