@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -15,6 +17,19 @@ def draw_seed(seed: int, purpose: str, *place: int) -> int:
     """
     text = ":".join([str(seed), purpose, *map(str, place)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@contextmanager
+def torch_seeded(seed: int) -> Iterator[None]:
+    """Torch's CPU draws inside come from ``seed`` alone; the generator is put back as it was afterwards."""
+    import torch
+
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
 
 
 def generator(seed: int, purpose: str, *place: int) -> np.random.Generator:

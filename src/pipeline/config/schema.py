@@ -226,4 +226,17 @@ class PredictConfig(Section):
     trust: list[str]
 
 
-COMMANDS: dict[str, type[Section]] = {"train": TrainConfig, "check": TrainConfig, "predict": PredictConfig}
+class SyncConfig(Section):
+    """``python -m pipeline sync``."""
+
+    run: str
+    tracking: Tracking
+    trust: list[str]
+
+
+COMMANDS: dict[str, type[Section]] = {
+    "train": TrainConfig,
+    "check": TrainConfig,
+    "predict": PredictConfig,
+    "sync": SyncConfig,
+}

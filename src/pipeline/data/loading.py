@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import get_track_meta, set_track_meta
+from monai.transforms import Randomizable
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.case import Case
 from pipeline.data.order import Draw, EpochBatches
 from pipeline.data.patches import PatchSampling, cut
 from pipeline.data.store import Store
-from pipeline.randomness import draw_seed, generator
+from pipeline.randomness import draw_seed, generator, torch_seeded
 
 Batch = dict[str, Any]
-Augmentation = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Augmentation = Sequence[Callable[[dict[str, Any]], dict[str, Any]]]
 
 
 class TrainingPatches(Dataset[Batch]):
@@ -57,14 +58,16 @@ class TrainingPatches(Dataset[Batch]):
             assert prepared.label is not None
             sample["label"] = torch.from_numpy(cut(prepared.label[None], start, self.sampling.size))
         seed = draw_seed(self.seed, "augment", draw.epoch, draw.place)
-        if hasattr(self.augmentation, "set_random_state"):
-            self.augmentation.set_random_state(seed=seed % 2**32)
-        with plain_tensors(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            sample = dict(self.augmentation(sample))
+        with plain_tensors(), torch_seeded(seed):
+            state = np.random.RandomState(np.random.PCG64(seed))
+            for transform in self.augmentation:
+                if isinstance(transform, Randomizable):
+                    transform.set_random_state(state=state)
+                sample = transform(sample)
         batch: Batch = {"image": torch.as_tensor(sample["image"], dtype=torch.float32)}
         if self.targets is None:
-            batch["label"] = torch.as_tensor(sample["label"]).round().to(torch.uint8)
+            label = torch.as_tensor(sample["label"])
+            batch["label"] = label if label.dtype == torch.uint8 else label.round().to(torch.uint8)
         else:
             batch["target"] = torch.tensor([self.targets[draw.case]])
         return batch

@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from pipeline.randomness import draw_seed
+from pipeline.tasks.losses import DeepSupervision
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -27,7 +28,7 @@ class Task(LightningModule):
     def __init__(self, network: nn.Module, loss: nn.Module, optimizer: OptimizerFactory, *, seed: int) -> None:
         super().__init__()
         self.network = network
-        self.loss = loss
+        self.loss = DeepSupervision(loss)
         self.optimizer_factory = optimizer
         self.seed = seed
 
@@ -37,7 +38,10 @@ class Task(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        torch.manual_seed(draw_seed(self.seed, "step", self.current_epoch, batch_idx, self.global_rank))
+        seed = draw_seed(self.seed, "step", self.current_epoch, batch_idx, self.global_rank)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         outputs = self.network(batch["image"])
         loss: Tensor = self.loss(_float(outputs), batch[self.truth])
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch["image"]))

@@ -24,7 +24,7 @@ from pipeline.tasks.classification import ClassificationTask
 from pipeline.tasks.segmentation import SegmentationTask
 from pipeline.training.device import accelerator_kind, choose_precision
 from pipeline.training.duration import seconds_of
-from pipeline.training.experiment import Experiment, compose
+from pipeline.training.experiment import Experiment
 from pipeline.training.fold import FittedFold, LoopSettings, fit_fold
 from pipeline.training.pace import Pace
 
@@ -53,7 +53,7 @@ class FoldRun:
             self.cases,
             experiment.store,
             PatchSampling(settings.sampling.mode, experiment.patch_size, settings.sampling.foreground_fraction),
-            compose(augmentation),
+            augmentation,
             targets=targets,
             seed=settings.seed,
         )
