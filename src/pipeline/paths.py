@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder(given: str | None) -> Path:
-    """``given``, else ``$PIPELINE_CACHE``, else ``$XDG_CACHE_HOME/medical-pipeline`` or ``~/.cache/medical-pipeline``."""
+    """``given``, else ``$PIPELINE_CACHE``, else medical-pipeline in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     if given is not None:
         return Path(given).expanduser().absolute()
     if named := os.environ.get("PIPELINE_CACHE"):

@@ -71,7 +71,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["--experiment=lung_unet"], "a key of the configuration is written experiment=lung_unet"),
         (["--mutlirun"], "did you mean --multirun?"),
         (["--cfg", "jobs"], "invalid choice: 'jobs'"),
-        (["check", "network=unet"], "check has no group 'network'"),
+        (["predict", "network=unet"], "predict has no group 'network'"),
         (["--config-name", "trian"], "did you mean train?"),
         (["--config-dir", "/no/such/folder"], "no such configuration folder"),
         (["-m", "seed=0,1", "trainer.devices=2"], "would mix with those of another"),

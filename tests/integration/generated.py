@@ -47,7 +47,8 @@ def hippocampus(root: Path) -> None:
         name = f"hippocampus_{number:03d}.nii.gz"
         listed.append(f'{{"image": "./imagesTr/{name}", "label": "./labelsTr/{name}"}}')
     (root / "dataset.json").write_text(
-        '{"name": "Hippocampus", "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},'
+        '{"name": "Hippocampus", "modality": {"0": "MRI"},'
+        ' "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},'
         f' "numTraining": {len(listed)}, "training": [{", ".join(listed)}], "test": []}}'
     )
 

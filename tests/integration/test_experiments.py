@@ -29,9 +29,21 @@ def test_each_experiment_has_its_data() -> None:
 def test_two_steps(name: str, tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write, tiny = EXPERIMENTS[name]
-    overrides = [f"experiment={name}", *tiny, "trainer.max_steps=2", "trainer.validate_every=1", "schedule.budget=null",
-                 "schedule.epochs=1", "sampling.batch_size=2", "sampling.batches_per_epoch=2", "folds.count=3", "folds.run=[0]",
-                 f"cache={tmp_path / 'cache'}", f"output={tmp_path / 'run'}", f"tracking.uri={store}"]  # fmt: skip
+    overrides = [
+        f"experiment={name}",
+        *tiny,
+        "trainer.max_steps=2",
+        "trainer.validate_every=1",
+        "schedule.budget=null",
+        "schedule.epochs=1",
+        "sampling.batch_size=2",
+        "sampling.batches_per_epoch=2",
+        "folds.count=3",
+        "folds.run=[0]",
+        f"cache={tmp_path / 'cache'}",
+        f"output={tmp_path / 'run'}",
+        f"tracking.uri={store}",
+    ]
     if write is not None:
         write(tmp_path / "data")
         overrides.append(f"data.root={tmp_path / 'data'}")

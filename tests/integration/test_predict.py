@@ -10,12 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from pipeline.cli import main
 
+from pipeline.cli import main
 from tests.integration.generated import EXPERIMENTS, hippocampus, shenzhen
 
-TINY = ["trainer.max_steps=2", "schedule.budget=null", "schedule.epochs=1", "sampling.batch_size=2", "evaluation.figures=false",
-        "sampling.batches_per_epoch=2", "folds.count=3", "folds.run=[0,1]", "evaluation.resamples=20"]  # fmt: skip
+TINY = [
+    "trainer.max_steps=2",
+    "schedule.budget=null",
+    "schedule.epochs=1",
+    "sampling.batch_size=2",
+    "evaluation.figures=false",
+    "sampling.batches_per_epoch=2",
+    "folds.count=3",
+    "folds.run=[0,1]",
+    "evaluation.resamples=20",
+]
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +33,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("trained")
     for name, write in (("hippocampus_unet", hippocampus), ("lung_xray_unet", shenzhen), ("tb_xray_cnn", shenzhen)):
         write(folder / f"{name}_data")
-        recorded = [f"tracking.uri=sqlite:///{folder}/mlflow.db"] if name == "hippocampus_unet" else ["tracking.enabled=false"]
-        overrides = [f"experiment={name}", *EXPERIMENTS[name][1], *TINY, *recorded, f"data.root={folder / f'{name}_data'}",
-                     f"cache={folder / 'cache'}", f"output={folder / name}"]  # fmt: skip
+        recorded = (
+            [f"tracking.uri=sqlite:///{folder}/mlflow.db"] if name == "hippocampus_unet" else ["tracking.enabled=false"]
+        )
+        overrides = [
+            f"experiment={name}",
+            *EXPERIMENTS[name][1],
+            *TINY,
+            *recorded,
+            f"data.root={folder / f'{name}_data'}",
+            f"cache={folder / 'cache'}",
+            f"output={folder / name}",
+        ]
         assert main(overrides) == 0
     return {name: folder / name for name in ("hippocampus_unet", "lung_xray_unet", "tb_xray_cnn")}
 
@@ -36,7 +54,12 @@ def test_masks_of_volumes(trained: dict[str, Path], tmp_path: Path) -> None:
     affine = np.array([[0, -1.1, 0, 5], [0.9, 0, 0, -3], [0, 0, 2.2, 40], [0, 0, 0, 1.0]])
     (tmp_path / "in").mkdir()
     nib.save(nib.Nifti1Image(rng.normal(60, 10, (31, 19, 14)).astype(np.int16), affine), tmp_path / "in" / "new.nii.gz")
-    assert main(["predict", f"run={trained['hippocampus_unet']}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]) == 0
+    assert (
+        main(
+            ["predict", f"run={trained['hippocampus_unet']}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]
+        )
+        == 0
+    )
     mask = nib.load(tmp_path / "out" / "new.nii.gz")
     assert mask.shape == (31, 19, 14)
     assert np.allclose(mask.affine, affine)
@@ -66,7 +89,10 @@ def test_pictures_keep_size_and_declared_values_and_are_scored(trained: dict[str
     scores = json.loads((out / "scores.json").read_text())
     dices = []
     for picture in pictures:
-        predicted, truth = np.asarray(Image.open(out / picture.name)) > 0, np.asarray(Image.open(data / "masks" / picture.name)) > 0
+        predicted, truth = (
+            np.asarray(Image.open(out / picture.name)) > 0,
+            np.asarray(Image.open(data / "masks" / picture.name)) > 0,
+        )
         dices.append(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()))
     assert scores["metrics"]["dice"]["mean"] == pytest.approx(np.mean(dices))
 
@@ -88,7 +114,7 @@ def test_out_of_fold_predictions_are_those_of_the_checkpoint(trained: dict[str, 
     run = trained["hippocampus_unet"]
     case = json.loads((run / "folds.json").read_text())["folds"][1]["validation"]["cases"][0]
     image = run.parent / "hippocampus_unet_data" / "imagesTr" / f"{case}.nii.gz"
-    assert main(["predict", f"run={run}", "folds=[1]", f"input={image}", f"output={tmp_path}"]) == 0
+    assert main(["predict", f"run={run}", "ensemble=[1]", f"input={image}", f"output={tmp_path}"]) == 0
     again = np.asarray(nib.load(tmp_path / image.name).dataobj)
     recorded = np.asarray(nib.load(run / "fold_1" / "predictions" / image.name).dataobj)
     assert np.array_equal(again, recorded)
@@ -99,7 +125,7 @@ def test_out_of_fold_predictions_are_those_of_the_checkpoint(trained: dict[str, 
     [
         ("input=nowhere", "input=nowhere: no such file or folder"),
         ("run=nowhere/run", "run=nowhere/run: no such folder"),
-        ("folds=[2]", "fold 2 was not trained"),
+        ("ensemble=[2]", "fold 2 was not trained"),
         ("labels=nowhere", "labels=nowhere: no such file or folder"),
     ],
 )

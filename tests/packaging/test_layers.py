@@ -32,6 +32,7 @@ FLOORS = {
     "__init__": 1,
     "conf_dir": 1,
     "errors": 1,
+    "json_file": 1,
     "paths": 1,
     "randomness": 1,
 }

@@ -121,8 +121,9 @@ def test_given_folds_are_honoured() -> None:
     cases = [case(number, patient=number // 2, fold=number // 2 % 3) for number in range(12)]
     folds = make_folds(dataset_of(cases), count=3, seed=0)
     assert folds[1].validation == ("c0002", "c0003", "c0008", "c0009")
-    with pytest.raises(UserError, match=r"folds\.count=5, but data\.columns\.fold gives folds 0, 1, 2"):
-        make_folds(dataset_of(cases), count=5, seed=0)
+    assert make_folds(dataset_of(cases), count=5, seed=0) == folds
+    with pytest.raises(UserError, match=r"data\.columns\.fold gives folds 0, 2"):
+        make_folds(dataset_of([case(0, fold=0), case(1, fold=2)]), count=2, seed=0)
     with pytest.raises(UserError, match="1 cases have no fold, such as c0099"):
         make_folds(dataset_of([*cases, case(99)]), count=3, seed=0)
     with pytest.raises(UserError, match="patient p0 stands in training and in validation"):

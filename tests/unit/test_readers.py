@@ -267,7 +267,13 @@ def test_medmnist(tmp_path: Path) -> None:
 
 
 def test_phantom_is_written_once_and_read_as_a_decathlon_folder(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"patients": 2, "second_scan_rate": 1.0, "spacing_mm": [6.5, 6.5], "slice_mm": [7, 7]}
+    settings: dict[str, Any] = {
+        "patients": 2,
+        "second_scan_rate": 1.0,
+        "spacing_mm": [6.5, 6.5],
+        "slice_mm": [7, 7],
+        "tumour_diameter_mm": [24, 55],
+    }
     settings["tumour_diameter_mm"] = [20, 50]
     dataset = read_phantom(cache=tmp_path, phantom=settings)
     assert len(dataset.cases) == 4

@@ -33,7 +33,7 @@ def run(composed: Composed) -> int:
         source,
         output,
         labels=labels,
-        folds=settings.folds,
+        folds=settings.ensemble,
         checkpoint=settings.checkpoint,
         batch=settings.batch,
         trusted=composed.trusted,

@@ -44,7 +44,7 @@ def run(composed: Composed) -> int:
 
 
 def run_folder(settings: TrainConfig, job_folder: Path | None) -> Path:
-    """The run's own folder: ``output``, a sweep job's folder, or outputs/<name>/<date_time>; it must be new or empty."""
+    """``output``, a sweep job's folder, or outputs/<name>/<date_time>; it must be new or empty."""
     if settings.output is not None:
         folder = Path(settings.output).expanduser().absolute()
     elif job_folder is not None:

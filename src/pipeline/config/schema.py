@@ -85,7 +85,7 @@ class Transforms(Section):
     """MONAI dictionary transforms on the keys ``image`` and ``label``."""
 
     spacing: list[float] | None  # mm
-    size: Sizes | None  # voxels
+    size: list[int] | None  # voxels; -1 keeps an axis as it is
     window: tuple[float, float] | None  # Hounsfield units
     preprocessing: list[Node]
     augmentation: list[Node]
@@ -219,7 +219,7 @@ class PredictConfig(Section):
     input: str
     output: str
     labels: str | None
-    folds: list[int] | None
+    ensemble: list[int] | None
     checkpoint: Literal["last", "best"] | None
     batch: Count
     tracking: Tracking

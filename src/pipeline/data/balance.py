@@ -15,10 +15,10 @@ def class_weights(
 ) -> list[float] | None:
     """One weight per class, with mean 1; None for ``none``.
 
-    ``counts``: how often each class occurs in the training fold (voxels or cases). ``inverse``: proportional to
-    ``1 / count``. ``effective``: to ``(1 - beta) / (1 - beta ** count)``, the inverse effective number of samples (Cui et
-    al. 2019). A list is taken as it is. A class that does not occur gets weight 0. Raises ValueError for a list of
-    another length.
+    ``counts``: how often each class occurs in the training fold (voxels or cases). ``inverse``: proportional to ``1
+    / count``. ``effective``: to ``(1 - beta) / (1 - beta ** count)``, the inverse effective number of samples (Cui
+    et al. 2019). A list is taken as it is. A class that does not occur gets weight 0. Raises ValueError for a list
+    of another length.
     """
     if rule == "none":
         return None

@@ -55,7 +55,7 @@ def make_folds(
     elif predefined:
         folds = (_given_split(dataset),)
     elif any(case.fold is not None for case in dataset.cases):
-        folds = _given_folds(dataset, count)
+        folds = _given_folds(dataset)
     else:
         folds = _draw(dataset, count, seed, _strata(dataset, stratify, foreground, quantiles), together)
     for fold in folds:
@@ -146,7 +146,7 @@ def _given_split(dataset: Dataset) -> Fold:
     return Fold(0, tuple(train), tuple(validation))
 
 
-def _given_folds(dataset: Dataset, count: int) -> tuple[Fold, ...]:
+def _given_folds(dataset: Dataset) -> tuple[Fold, ...]:
     without = [case.case_id for case in dataset.cases if case.fold is None]
     if without:
         raise UserError(
@@ -154,10 +154,10 @@ def _given_folds(dataset: Dataset, count: int) -> tuple[Fold, ...]:
             "fill in the column data.columns.fold, or set it to null",
         )
     indices = sorted({case.fold for case in dataset.cases if case.fold is not None})
-    if indices != list(range(count)):
+    if indices != list(range(len(indices))) or len(indices) < 2:
         raise UserError(
-            f"folds.count={count}, but data.columns.fold gives folds {', '.join(map(str, indices))}",
-            f"number them 0 to {len(indices) - 1} and set folds.count={len(indices)}",
+            f"data.columns.fold gives folds {', '.join(map(str, indices))}",
+            "number at least two folds from 0 on without a gap",
         )
     return tuple(
         Fold(

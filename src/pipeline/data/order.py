@@ -33,7 +33,7 @@ class CaseOrder:
     seed: int
 
     def cases(self, first: int, last: int) -> list[int]:
-        """The case indices at the global places ``first`` to ``last`` (exclusive), counted from the training's start."""
+        """The case indices at the global places ``first`` to ``last`` (exclusive), counted from the start."""
         known: dict[tuple[int, int], NDArray[np.int64]] = {}
         drawn = []
         for place in range(first, last):

@@ -22,9 +22,10 @@ Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 class Prepared:
     """A preprocessed case.
 
-    ``image``: (C, *spatial) float32. ``label``: (*spatial) uint8 class indices, or None. ``affine``: (4, 4), voxel index
-    of this grid to world, mm. ``native_affine`` and ``native_shape`` describe the grid of the file. ``centres``: per
-    class that occurs, voxel indices (n, spatial_dims) of a sample of its voxels; ``counts``: how many it has.
+    ``image``: (C, *spatial) float32. ``label``: (*spatial) uint8 class indices, or None. ``affine``: (4, 4), voxel
+    index of this grid to world, mm. ``native_affine`` and ``native_shape`` describe the grid of the file.
+    ``centres``: per class that occurs, voxel indices (n, spatial_dims) of a sample of its voxels; ``counts``: how
+    many it has.
     """
 
     image: NDArray[np.float32]

@@ -15,9 +15,9 @@ Network = Callable[[Tensor], Tensor]
 class SlidingWindow:
     """Logits of a whole image from overlapping windows, averaged over test-time flips.
 
-    ``patch_size``: voxels of a window; ``overlap``: part of its edge; ``blending``: gaussian (sigma 1/8 of the window) or
-    constant; ``mirror_axes``: spatial axes whose flips, in all combinations, are averaged on logits. Reference behaviour:
-    nnU-Net (Isensee et al. 2021), inference by MONAI's sliding window.
+    ``patch_size``: voxels of a window; ``overlap``: part of its edge; ``blending``: gaussian (sigma 1/8 of the
+    window) or constant; ``mirror_axes``: spatial axes whose flips, in all combinations, are averaged on logits.
+    Reference behaviour: nnU-Net (Isensee et al. 2021), inference by MONAI's sliding window.
     """
 
     def __init__(

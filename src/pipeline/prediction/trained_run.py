@@ -68,8 +68,9 @@ class ModelCard:
 class TrainedRun:
     """The networks of a run's folds with everything around them, ready to predict.
 
-    ``folds``: which folds' networks, None for all that are there. ``checkpoint``: ``last`` or ``best``, None for the one
-    the run was evaluated with. Raises :class:`UserError` for a folder that is no run or has no such checkpoint.
+    ``folds``: which folds' networks, None for all that are there. ``checkpoint``: ``last`` or ``best``, None for
+    the one the run was evaluated with. Raises :class:`UserError` for a folder that is no run or has no such
+    checkpoint.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class TrainedRun:
         missing = [index for index in wanted if index not in found]
         if missing:
             raise UserError(
-                f"folds={list(wanted)}: fold {missing[0]} was not trained in {self.folder}", f"there are {found}"
+                f"ensemble={list(wanted)}: fold {missing[0]} was not trained in {self.folder}", f"there are {found}"
             )
         return list(wanted)
 

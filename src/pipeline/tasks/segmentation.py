@@ -14,8 +14,8 @@ from pipeline.tasks.base import OptimizerFactory, Task
 class SegmentationTask(Task):
     """Trains on patches; validates by the Dice of whole cases on the preprocessed grid.
 
-    ``predictor(network, image)`` gives the logits of a whole image. ``val_metric`` is the mean over foreground classes of
-    the mean over cases in which the class occurs in truth or prediction.
+    ``predictor(network, image)`` gives the logits of a whole image. ``val_metric`` is the mean over foreground
+    classes of the mean over cases in which the class occurs in truth or prediction.
     """
 
     truth = "label"

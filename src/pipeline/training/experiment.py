@@ -142,7 +142,7 @@ def _patch_size(settings: TrainConfig, shapes: np.ndarray[Any, Any], dataset: Da
     if given is not None:
         if len(given) != dataset.spatial_dims:
             raise UserError(
-                f"sampling.patch_size={given} has {len(given)} axes; the images of {dataset.name} have {dataset.spatial_dims}",
+                f"sampling.patch_size={given} has {len(given)} axes; {dataset.name} has {dataset.spatial_dims}D images",
                 f"give {dataset.spatial_dims} numbers, or null for the whole image",
             )
         return tuple(given)

@@ -15,10 +15,10 @@ from pipeline.training.schedule import Shape
 class Pace(Callback):
     """Sets the learning rate before every step from progress in [0, 1], and stops training when progress is 1.
 
-    Progress is the share of ``total_steps`` that are done or, when ``budget`` (s) is given, of the time that has passed,
-    whichever is further: a budgeted training ends on time with the rate at its end value, on any machine. The progress
-    of every step is recorded (``history``), and a recorded history can be followed instead of the clock (``follow``),
-    which makes a clock-driven run repeatable step by step.
+    Progress is the share of ``total_steps`` that are done or, when ``budget`` (s) is given, of the time that has
+    passed, whichever is further: a budgeted training ends on time with the rate at its end value, on any machine.
+    The progress of every step is recorded (``history``), and a recorded history can be followed instead of the
+    clock (``follow``), which makes a clock-driven run repeatable step by step.
     """
 
     def __init__(

@@ -19,10 +19,10 @@ NEAREST, BILINEAR = "nearest", "bilinear"
 class RandomAffined(RandomizableTransform, MapTransform):
     """With probability ``prob``: rotate, scale and shift about the centre of the patch, on plain tensors.
 
-    ``rotation``: largest angle about each axis in degrees (3D: three; 2D: one), drawn uniformly. ``scale``: lowest and
-    highest zoom, one draw for all axes. ``shift``: largest shift as a fraction of the size, per axis. ``spacing``: voxel
-    size in mm; angles are angles in the patient, also where voxels are not cubes. ``mode``: per key, bilinear or nearest.
-    Beyond the border the nearest voxel is repeated (``padding`` border) or zero (zeros).
+    ``rotation``: largest angle about each axis in degrees (3D: three; 2D: one), drawn uniformly. ``scale``: lowest
+    and highest zoom, one draw for all axes. ``shift``: largest shift as a fraction of the size, per axis.
+    ``spacing``: voxel size in mm; angles are angles in the patient, also where voxels are not cubes. ``mode``: per
+    key, bilinear or nearest. Beyond the border the nearest voxel is repeated (``padding`` border) or zero (zeros).
 
     Same deformation as MONAI's RandAffined on cubic voxels; grid and interpolation are computed once per patch, several
     times faster. Keys that are absent are skipped. Tensors are (C, *spatial).

@@ -39,8 +39,8 @@ class PhantomSettings:
     second_scan_rate: float = 0.2
     tumour_free_rate: float = 0.15
     tumours_per_patient: tuple[int, int] = (1, 3)
-    tumour_diameter_mm: Range = (12.0, 55.0)
-    tumour_hu: Range = (-40.0, 80.0)
+    tumour_diameter_mm: Range = (18.0, 60.0)
+    tumour_hu: Range = (-30.0, 60.0)
     chest_half_width_mm: Range = (122.0, 146.0)
     chest_half_depth_mm: Range = (86.0, 106.0)
     lung_height_mm: Range = (180.0, 225.0)
@@ -55,7 +55,7 @@ class PhantomSettings:
     tilt_deg: float = 5.0
     shift_mm: float = 7.0
     lung_hu: Range = (-880.0, -800.0)
-    blood_hu: Range = (40.0, 200.0)
+    blood_hu: Range = (140.0, 240.0)
     blur_voxels: Range = (0.25, 0.5)
     noise_hu: Range = (10.0, 30.0)
     noise_correlation_voxels: float = 0.5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import uuid
@@ -89,7 +88,7 @@ def write_phantom_lung(
         with _folder_beside(root) as work:
             _write_all(work, settings, workers, report)
             try:
-                os.rename(work, root)
+                work.rename(root)
             except OSError:
                 # Another process may have finished the same set first.
                 if not _is_written(root, settings):
