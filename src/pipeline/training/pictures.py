@@ -37,10 +37,15 @@ def representative(scores: pd.Series) -> dict[str, str]:
 
 
 def draw_segmentation(table: pd.DataFrame, dataset: Dataset, predictions: Mapping[str, Path], folder: Path) -> None:
-    """Overlays of the best, median and worst case by mean Dice; ``predictions``: case to its predicted mask."""
+    """Overlays of the best, median and worst case by mean Dice, among the cases in which most classes were scored.
+
+    ``predictions``: case to its predicted mask.
+    """
     assert dataset.labels is not None
     cases = {case.case_id: case for case in dataset.cases}
-    for rank, case_id in representative(table.groupby("case_id")["dice"].mean()).items():
+    of_case = table.groupby("case_id")["dice"].agg(["mean", "count"])
+    of_case = of_case[of_case["count"] == of_case["count"].max()]
+    for rank, case_id in representative(of_case["mean"]).items():
         case = cases[case_id]
         image = read_case_image(case)
         predicted = dataset.labels.to_index(read_mask(FileSource(predictions[case_id])).array)[0]

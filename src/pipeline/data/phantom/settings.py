@@ -39,7 +39,7 @@ class PhantomSettings:
     second_scan_rate: float = 0.2
     tumour_free_rate: float = 0.15
     tumours_per_patient: tuple[int, int] = (1, 3)
-    tumour_diameter_mm: Range = (18.0, 60.0)
+    tumour_diameter_mm: Range = (22.0, 60.0)
     tumour_hu: Range = (-30.0, 60.0)
     chest_half_width_mm: Range = (122.0, 146.0)
     chest_half_depth_mm: Range = (86.0, 106.0)

@@ -1,0 +1,114 @@
+"""The training itself: the same bits from the same seed, the clock, Ctrl-C, and what checkpoints survive."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from pipeline.cli import main
+from pipeline.prediction.weights import read_checkpoint
+from pipeline.training.checkpoint import AtomicCheckpointIO
+from tests.integration.generated import hippocampus
+
+SHORT = ["experiment=hippocampus_unet", "sampling.patch_size=[16,24,16]", "sampling.batch_size=2", "folds.count=3",
+         "folds.run=[0]", "evaluation.figures=false", "sampling.batches_per_epoch=3", "trainer.validate_every=1",
+         "trainer.validate_cases=2"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hippocampus")
+    hippocampus(folder / "data")
+    return folder
+
+
+def train(data: Path, output: Path, *overrides: str) -> dict[str, Any]:
+    """Weights of the fold's last checkpoint."""
+    given = [f"data.root={data / 'data'}", f"cache={data / 'cache'}", "tracking.enabled=false", "schedule.budget=null"]
+    assert main([*SHORT, *given, "schedule.epochs=2", f"output={output}", *overrides]) == 0
+    return read_checkpoint(output / "fold_0" / "checkpoints" / "last.ckpt")
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    a, b = first["state_dict"], second["state_dict"]
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_seed_decides_everything(data: Path, tmp_path: Path) -> None:
+    first = train(data, tmp_path / "a")
+    assert same(first, train(data, tmp_path / "b"))
+    assert not same(first, train(data, tmp_path / "c", "seed=1"))
+    cases = [(tmp_path / run / "cases.csv").read_bytes() for run in "ab"]
+    assert cases[0] == cases[1]
+    metrics = [json.loads((tmp_path / run / "summary.json").read_text())["metrics"] for run in "ab"]
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.slow
+def test_worker_processes_change_nothing(data: Path, tmp_path: Path) -> None:
+    assert same(train(data, tmp_path / "none"), train(data, tmp_path / "two", "trainer.workers=2"))
+
+
+def test_the_clock_ends_training_with_the_rate_at_zero(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path, "schedule.budget=4s", "schedule.epochs=null")
+    history = pd.read_csv(tmp_path / "fold_0" / "metrics.csv")
+    assert history["lr"].max() > 1e-3
+    assert history["lr"].iloc[-1] < 0.2 * history["lr"].max()
+    assert history["step"].iloc[-1] > 3
+
+
+def test_early_stopping_and_best_checkpoint(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path, "optimizer.lr=0.0", "trainer.early_stopping=2", "schedule.epochs=50")
+    folds = json.loads((tmp_path / "summary.json").read_text())["folds"]
+    assert folds[0]["epochs"] == 3  # the first, and two without a gain
+    best = read_checkpoint(tmp_path / "fold_0" / "checkpoints" / "best.ckpt")
+    assert best["epoch"] == folds[0]["best_epoch"] == 0
+
+
+def test_ctrl_c_keeps_what_exists(data: Path, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    given = [f"data.root={data / 'data'}", f"cache={data / 'cache'}", f"output={tmp_path / 'run'}"]
+    given += ["schedule.budget=10m", "schedule.epochs=null", f"tracking.uri={store}"]
+    command = [sys.executable, "-m", "pipeline", *SHORT, *given]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    metrics = tmp_path / "run" / "fold_0" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, text
+    assert "Traceback" not in text
+    assert read_checkpoint(tmp_path / "run" / "fold_0" / "checkpoints" / "last.ckpt")["global_step"] > 0
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("hippocampus_unet")
+    assert experiment is not None
+    assert {run.info.status for run in client.search_runs([experiment.experiment_id])} == {"KILLED"}
+
+
+def test_a_failed_save_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"network.w": torch.ones(3)}}, path)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {"network.w": torch.zeros(3)}}, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+    assert torch.equal(read_checkpoint(path)["state_dict"]["network.w"], torch.ones(3))
