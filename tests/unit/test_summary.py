@@ -168,7 +168,7 @@ def printed(summary, width):
 
 
 def test_report_shows_every_number_at_any_width(rows):
-    summary = {"experiment": "lung_unet", "folds": [0, 1], "n_cases": 4, **summarise(rows)}
+    summary = {"experiment": "lung_unet", "folds": [{"fold": 0}, {"fold": 1}], "n_cases": 4, **summarise(rows)}
     wide = printed(summary, 140)
     assert "Dice" in wide.splitlines()[4]
     for part in ("lung_unet, 4 cases", "0.625 [", "tumour", "fold 1", "1 missed"):

@@ -35,7 +35,7 @@ Metrics = Mapping[str, Mapping[str, Any]]
 def print_summary(summary: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the metrics of a summary: mean with its 95 % interval, each class, each fold.
 
-    summary: what summary.json holds; ``metrics`` is needed, ``folds``, ``counts``, ``confusion_matrix``, ``n_cases``,
+    summary: what summary.json holds; ``metrics`` is needed, ``folds`` (each with its number ``fold``), ``counts``, ``confusion_matrix``, ``n_cases``,
     ``n_patients`` and ``experiment`` are shown where they are. A table too wide for the console is parted into one for
     the means, one for the classes and one for the folds. Without a terminal it is plain text.
     """
@@ -47,7 +47,7 @@ def _render(summary: Mapping[str, Any], console: Console) -> RenderableType:
     metrics: Metrics = summary["metrics"]
     classes = list(dict.fromkeys(name for entry in metrics.values() for name in entry["per_class"]))
     n_folds = max((len(entry["per_fold"]) for entry in metrics.values()), default=0)
-    numbers = summary.get("folds") or range(n_folds)
+    numbers = [fold["fold"] for fold in summary["folds"]] if summary.get("folds") else list(range(n_folds))
     folds = [f"fold {number}" for number in numbers] if n_folds > 1 else []
     parts: list[RenderableType] = _tables(metrics, classes, folds, _title(summary), console)
     if "confusion_matrix" in summary:

@@ -38,9 +38,8 @@ class SlidingWindow:
     def __call__(self, network: Network, image: Tensor) -> Tensor:
         """Logits (B, classes, *spatial) float32 of ``image`` (B, C, *spatial)."""
         logits: Tensor | None = None
-        flips = [axes for n in range(len(self.mirror_axes) + 1) for axes in combinations(self.mirror_axes, n)]
-        for flip in flips:
-            dims = [axis + 2 for axis in flip]
+        flips = all_flips(self.mirror_axes)
+        for dims in flips:
             windows = sliding_window_inference(
                 torch.flip(image, dims) if dims else image,
                 self.patch_size,
@@ -58,11 +57,20 @@ class SlidingWindow:
 
 
 class WholeImage:
-    """Logits (B, classes) of a batch of images of one size: classification."""
+    """Logits (B, classes) of a batch of images of one size, averaged over test-time flips: classification."""
+
+    def __init__(self, *, mirror_axes: Sequence[int]) -> None:
+        self.mirror_axes = tuple(mirror_axes)
 
     def __call__(self, network: Network, image: Tensor) -> Tensor:
         """Logits of ``image`` (B, C, *spatial)."""
-        return network(image).float()
+        flips = all_flips([axis for axis in self.mirror_axes if axis < image.ndim - 2])
+        return torch.stack([network(torch.flip(image, dims) if dims else image).float() for dims in flips]).mean(dim=0)
+
+
+def all_flips(axes: Sequence[int]) -> list[list[int]]:
+    """Tensor dimensions (B, C, *spatial) of every combination of flips along spatial ``axes``, none first."""
+    return [[axis + 2 for axis in flip] for n in range(len(axes) + 1) for flip in combinations(axes, n)]
 
 
 def ensemble(

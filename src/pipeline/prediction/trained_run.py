@@ -95,7 +95,7 @@ class TrainedRun:
             self._network(index, checkpoint or self.card.checkpoint, trust) for index in self._folds(folds)
         ]
         if self.card.task == "classification":
-            self.predictor: Any = WholeImage()
+            self.predictor: Any = WholeImage(mirror_axes=self.config["inference"]["mirror_axes"])
         else:
             self.predictor = SlidingWindow(self.config["derived"]["patch_size"], **self.config["inference"])
 

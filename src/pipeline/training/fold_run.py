@@ -160,7 +160,7 @@ class FoldRun:
 
     def _predictor(self) -> Any:
         if self.settings.task == "classification":
-            return WholeImage()
+            return WholeImage(mirror_axes=self.settings.inference.mirror_axes)
         return SlidingWindow(self.experiment.patch_size, **self.settings.inference.model_dump())
 
     def _build(self, *keys: str) -> Any:

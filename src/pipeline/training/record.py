@@ -24,11 +24,21 @@ class RecordMetrics(Callback):
         self.send = send
         self.elapsed = elapsed
         self.rows: list[dict[str, float]] = []
+        self._validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        logged = {name: float(value) for name, value in trainer.logged_metrics.items()}
+        # Lightning keeps the last validation's values; an epoch without validation has none.
+        logged = {
+            name: float(value)
+            for name, value in trainer.logged_metrics.items()
+            if self._validated or not name.startswith("val_")
+        }
+        self._validated = False
         row = {
             "epoch": float(trainer.current_epoch),
             "step": float(trainer.global_step),
