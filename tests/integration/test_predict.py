@@ -72,8 +72,16 @@ def test_mlflow_run_id_gives_the_same_masks(trained: dict[str, Path], tmp_path: 
     image = sorted((run.parent / "hippocampus_unet_data" / "imagesTr").iterdir())[0]
     for name, source in (("folder", [f"run={run}"]), ("id", [f"run={ids['run_id']}", f"tracking.uri={ids['uri']}"])):
         assert main(["predict", *source, f"input={image}", f"output={tmp_path / name}"]) == 0
-    first, second = (np.asarray(nib.load(tmp_path / name / image.name).dataobj) for name in ("folder", "id"))
-    assert np.array_equal(first, second)
+    hidden = run.with_name("hidden")
+    run.rename(hidden)  # now MLflow's artifacts are all there is
+    try:
+        source = [f"run={ids['run_id']}", f"tracking.uri={ids['uri']}"]
+        assert main(["predict", *source, f"input={image}", f"output={tmp_path / 'artifacts'}"]) == 0
+    finally:
+        hidden.rename(run)
+    masks = [np.asarray(nib.load(tmp_path / name / image.name).dataobj) for name in ("folder", "id", "artifacts")]
+    assert np.array_equal(masks[0], masks[1])
+    assert np.array_equal(masks[0], masks[2])
 
 
 def test_pictures_keep_size_and_declared_values_and_are_scored(trained: dict[str, Path], tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ FLOORS = {
     "json_file": 1,
     "paths": 1,
     "randomness": 1,
+    "ranks": 1,
 }
 # Files of the package's own folder that are one part.
 DOOR = {"arguments", "cli", "help", "hydra_modes"}

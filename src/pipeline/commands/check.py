@@ -44,12 +44,12 @@ def run(composed: Composed) -> int:
     return 2 if result.errors else 0
 
 
-def make_console() -> Console:
+def make_console(*, quiet: bool = False) -> Console:
     """A console whose lines are not cut where they go to a file or pipe."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
+    console = Console(quiet=quiet)
+    return console if console.is_terminal else Console(width=WIDTH, quiet=quiet)
 
 
 def report_faults(result: CheckResult, console: Console) -> None:

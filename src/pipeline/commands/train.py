@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 
 from pipeline.commands.check import WORKERS, make_console, report_faults
@@ -10,6 +11,7 @@ from pipeline.config.compose import Composed
 from pipeline.config.schema import TrainConfig
 from pipeline.errors import UserError
 from pipeline.paths import cache_folder
+from pipeline.ranks import RUN_FOLDER, rank
 
 
 def run(composed: Composed) -> int:
@@ -19,7 +21,7 @@ def run(composed: Composed) -> int:
 
     settings = composed.model
     assert isinstance(settings, TrainConfig)
-    console = make_console()
+    console = make_console(quiet=rank() > 0)
     output, cache = run_folder(settings, composed.job_folder), cache_folder(settings.cache)
     dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=WORKERS)
     for note in dataset.notes:
@@ -45,6 +47,10 @@ def run(composed: Composed) -> int:
 
 def run_folder(settings: TrainConfig, job_folder: Path | None) -> Path:
     """``output``, a sweep job's folder, or outputs/<name>/<date_time>; it must be new or empty."""
+    if rank() > 0:
+        if RUN_FOLDER not in os.environ and settings.output is None:
+            raise UserError("several processes need one folder", "name it: output=FOLDER")
+        return Path(os.environ.get(RUN_FOLDER) or str(settings.output)).expanduser().absolute()
     if settings.output is not None:
         folder = Path(settings.output).expanduser().absolute()
     elif job_folder is not None:
@@ -56,4 +62,5 @@ def run_folder(settings: TrainConfig, job_folder: Path | None) -> Path:
         raise UserError(
             f"{folder}: the output folder is not empty", "choose another with output=FOLDER", "or remove it"
         )
+    os.environ[RUN_FOLDER] = str(folder)
     return folder

@@ -61,7 +61,7 @@ class KeepCheckpoints(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.save_checkpoint(self.folder / "last.ckpt")
-        if trainer.is_global_zero and not (self.folder / "best.ckpt").exists():
+        if self.best_epoch < 0:  # never validated
             trainer.save_checkpoint(self.folder / "best.ckpt")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

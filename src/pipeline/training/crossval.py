@@ -90,7 +90,7 @@ class CrossValidation:
             self.tracker.log_artifact(key, folder / "cases.csv")
             self.tracker.log_artifact(key, folder / "learning_curves.png", "figures")
             if self.settings.tracking.checkpoints:
-                self.tracker.log_artifact(key, folder / "checkpoints", "")
+                self.tracker.log_artifact(key, folder / "checkpoints", "checkpoints")
             self.tracker.end_run(key, "FINISHED")
 
     def _summarise(self, table: pd.DataFrame, folds: list[int]) -> dict[str, Any]:

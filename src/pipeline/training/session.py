@@ -17,6 +17,7 @@ from pipeline.data.folds import make_folds, write_folds
 from pipeline.data.integrity import CheckResult
 from pipeline.evaluation.report import print_summary
 from pipeline.json_file import write_json
+from pipeline.ranks import rank
 from pipeline.tracking.provenance import provenance, provenance_tags
 from pipeline.tracking.tracker import Status, Tracker
 from pipeline.tracking.uri import open_page_command, store_uri
@@ -24,6 +25,7 @@ from pipeline.training.crossval import CrossValidation
 from pipeline.training.device import use_deterministic, use_threads
 from pipeline.training.duration import seconds_of
 from pipeline.training.experiment import make_ready
+from pipeline.training.fold_run import FoldRun
 
 KILLED = 130  # exit status after Ctrl-C, as shells use it
 
@@ -71,6 +73,10 @@ def train(
         )
     wanted = experiment.run_folds
     output.mkdir(parents=True, exist_ok=True)
+    if rank() > 0:
+        for fold in wanted:  # the first process predicts and records; this one only trains with it
+            FoldRun(experiment, fold).train(lambda metrics, epoch: None)
+        return 0
     write_folds(output / "folds.json", folds, dataset, split.seed)
     write_json(output / "check.json", checked.to_json())
     found = provenance(project_folder()) | {"data_hash": checked.data_hash, "threads": threads}
