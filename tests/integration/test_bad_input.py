@@ -71,15 +71,17 @@ def test_a_faulty_file_is_named(
     assert not (run / "fold_0").exists()
 
 
-def test_values_0_and_255_must_be_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_of_a_picture_must_be_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shenzhen(tmp_path / "data")
-    overrides = [
-        f"data.root={tmp_path / 'data'}",
-        f"cache={tmp_path / 'cache'}",
-        "data.labels={0: background, 1: lung}",
-    ]
+    mask = sorted((tmp_path / "data" / "masks").iterdir())[4]
+    array = np.asarray(Image.open(mask)).copy()
+    array[3, 3] = 128
+    Image.fromarray(array).save(mask)
+    overrides = [f"data.root={tmp_path / 'data'}", f"cache={tmp_path / 'cache'}"]
     assert main(["check", "experiment=lung_xray_unet", *overrides]) == 2
-    assert "255" in "".join(capsys.readouterr())
+    text = "".join(capsys.readouterr())
+    assert mask.name in text
+    assert "128" in text
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_windows_of_a_pointwise_network_change_nothing(shape: tuple[int, ...], m
 
 def test_mirrored_logits_are_averaged() -> None:
     def position(image: torch.Tensor) -> torch.Tensor:
-        return torch.arange(4.0).expand(1, 1, 3, 4)
+        return torch.arange(4.0).repeat(1, 1, 3, 1)
 
     window = SlidingWindow((3, 4), overlap=0.0, window_batch=1, blending="constant", mirror_axes=[1])
     assert torch.allclose(window(position, torch.zeros(1, 1, 3, 4)), torch.full((1, 1, 3, 4), 1.5))
