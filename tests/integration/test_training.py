@@ -117,9 +117,9 @@ def test_a_failed_save_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatc
 @pytest.mark.slow
 def test_two_processes_train_like_one(data: Path, tmp_path: Path) -> None:
     """The same global batch in one process and cut over two (gloo): the same weights to float tolerance."""
-    one = train(data, tmp_path / "one", "trainer.precision='32'", "sampling.batch_size=4", "network.norm=none")
+    one = train(data, tmp_path / "one", "trainer.precision='32'", "sampling.batch_size=4", "optimizer=sgd")
     given = [f"data.root={data / 'data'}", f"cache={data / 'cache'}", "tracking.enabled=false", "schedule.budget=null"]
-    given += ["schedule.epochs=2", "trainer.precision='32'", "sampling.batch_size=2", "network.norm=none"]
+    given += ["schedule.epochs=2", "trainer.precision='32'", "sampling.batch_size=2", "optimizer=sgd"]
     given += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"output={tmp_path / 'two'}"]
     done = subprocess.run(
         [sys.executable, "-m", "pipeline", *SHORT, *given], capture_output=True, text=True, timeout=300, check=False

@@ -19,6 +19,7 @@ from pipeline.inference.predictor import SlidingWindow, WholeImage
 from pipeline.prediction.cases import classify_cases, segment_cases
 from pipeline.prediction.weights import network_weights, read_checkpoint
 from pipeline.randomness import draw_seed, generator
+from pipeline.ranks import rank
 from pipeline.tasks.base import Task
 from pipeline.tasks.classification import ClassificationTask
 from pipeline.tasks.segmentation import SegmentationTask
@@ -179,9 +180,9 @@ def world_of(trainer: Any) -> tuple[int, int]:
     """Rank and number of processes of this job, before Lightning has started them."""
     world = int(os.environ.get("WORLD_SIZE", 0))
     if world:
-        return int(os.environ.get("RANK", 0)), world
+        return rank(), world
     if trainer.devices == "auto":
         devices = torch.cuda.device_count() if accelerator_kind(trainer.accelerator) == "cuda" else 1
     else:
         devices = int(trainer.devices)
-    return int(os.environ.get("LOCAL_RANK", 0)), max(1, devices) * trainer.num_nodes
+    return rank(), max(1, devices) * trainer.num_nodes
