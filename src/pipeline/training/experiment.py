@@ -106,7 +106,7 @@ def make_ready(
     workers: int,
     report: Callable[[int, int], None],
 ) -> Experiment:
-    """Preprocess every case of the folds that run and find the sizes that follow from them."""
+    """Preprocess every case and find the sizes that follow from them."""
     plain = fill_derived(tree, {"spatial_dims": dataset.spatial_dims})
     transforms = build(plain["transforms"]["preprocessing"], "transforms.preprocessing", trusted)
     recipe = json.dumps(plain["transforms"]["preprocessing"], sort_keys=True)

@@ -16,18 +16,14 @@ class Pace(Callback):
     """Sets the learning rate before every step from progress in [0, 1], and stops training when progress is 1.
 
     Progress is the share of ``total_steps`` that are done or, when ``budget`` (s) is given, of the time that has
-    passed, whichever is further: a budgeted training ends on time with the rate at its end value, on any machine.
-    The progress of every step is recorded (``history``), and a recorded history can be followed instead of the
-    clock (``follow``), which makes a clock-driven run repeatable step by step.
+    passed, whichever is further: a budgeted training ends on time with the rate at its end value, on any machine. The
+    progress of every step is kept in checkpoints (``history``).
     """
 
-    def __init__(
-        self, shape: Shape, *, total_steps: int | None, budget: float | None, follow: list[float] | None = None
-    ) -> None:
+    def __init__(self, shape: Shape, *, total_steps: int | None, budget: float | None) -> None:
         self.shape = shape
         self.total_steps = total_steps
         self.budget = budget
-        self.follow = follow
         self.history: list[float] = []
         self.progress = 0.0
         self._spent = 0.0  # s before this process, after a resume
@@ -40,8 +36,6 @@ class Pace(Callback):
 
     def now(self, step: int) -> float:
         """Progress after ``step`` optimizer steps."""
-        if self.follow is not None:
-            return self.follow[step] if step < len(self.follow) else 1.0
         parts = [0.0]
         if self.total_steps is not None:
             parts.append(step / self.total_steps)
