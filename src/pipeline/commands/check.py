@@ -14,7 +14,7 @@ from pipeline.paths import cache_folder
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.data.integrity import CheckResult, Fault
+    from pipeline.data.integrity import CheckResult, CheckSettings, Fault
 
 SAME = 5  # faults of one rule shown in full; check.json has all of them
 WORKERS = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -23,7 +23,7 @@ WIDTH = 200  # of lines that go to a file or pipe
 
 def run(composed: Composed) -> int:
     """Print the faults of the data set, write check.json when ``output`` is named; exit status 0, or 2 for errors."""
-    from pipeline.data.integrity import CheckSettings, check_dataset
+    from pipeline.data.integrity import check_dataset
     from pipeline.data.readers import open_dataset
 
     settings = composed.model
@@ -32,8 +32,7 @@ def run(composed: Composed) -> int:
     dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=WORKERS)
     for note in dataset.notes:
         console.print(note, markup=False, highlight=False)
-    folds = None if settings.folds.predefined or settings.folds.file else settings.folds.count
-    result = check_dataset(dataset, CheckSettings(folds=folds), workers=WORKERS, progress=True, cache=cache)
+    result = check_dataset(dataset, check_settings(settings), workers=WORKERS, progress=True, cache=cache)
     report_faults(result, console)
     if settings.output is not None:
         path = Path(settings.output).expanduser() / "check.json"
@@ -42,6 +41,19 @@ def run(composed: Composed) -> int:
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
     return 2 if result.errors else 0
+
+
+def check_settings(settings: TrainConfig) -> CheckSettings:
+    """What the check is to allow, as the configuration has it."""
+    from pipeline.data.integrity import CheckSettings
+
+    missing = settings.data.missing
+    return CheckSettings(
+        folds=None if settings.folds.predefined or settings.folds.file else settings.folds.count,
+        missing_modality=missing.modality,
+        missing_voxels=missing.voxels,
+        missing_target=missing.target,
+    )
 
 
 def make_console(*, quiet: bool = False) -> Console:

@@ -6,7 +6,7 @@ import datetime
 import os
 from pathlib import Path
 
-from pipeline.commands.check import WORKERS, make_console, report_faults
+from pipeline.commands.check import WORKERS, check_settings, make_console, report_faults
 from pipeline.config.compose import Composed
 from pipeline.config.schema import TrainConfig
 from pipeline.errors import UserError
@@ -16,7 +16,7 @@ from pipeline.ranks import RUN_FOLDER, rank
 
 def run(composed: Composed) -> int:
     """Exit status 0 when every fold was trained and recorded, 130 after Ctrl-C."""
-    from pipeline.data.integrity import CheckSettings, check_dataset
+    from pipeline.data.integrity import check_dataset
     from pipeline.data.readers import open_dataset
 
     settings = composed.model
@@ -26,8 +26,7 @@ def run(composed: Composed) -> int:
     dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=WORKERS)
     for note in dataset.notes:
         console.print(note, highlight=False, markup=False)
-    folds = None if settings.folds.predefined or settings.folds.file else settings.folds.count
-    checked = check_dataset(dataset, CheckSettings(folds=folds), workers=WORKERS, progress=True, cache=cache)
+    checked = check_dataset(dataset, check_settings(settings), workers=WORKERS, progress=True, cache=cache)
     report_faults(checked, console)
     checked.raise_errors()
 

@@ -56,6 +56,14 @@ class Phantom(Section):
     offset_hu: Range
 
 
+class Missing(Section):
+    """What to do about what a case lacks."""
+
+    modality: Literal["error", "drop", "zeros", "mean"]
+    voxels: Literal["error", "fill", "interpolate"]
+    target: Literal["error", "drop", "impute"]
+
+
 class Data(Section):
     """Where the images are and what their labels mean."""
 
@@ -64,12 +72,15 @@ class Data(Section):
     root: str | None
     spatial_dims: Literal[2, 3] | None
     labels: dict[int, str] | None
+    regions: dict[str, list[int]] | None
+    ignore: int | None
     targets: list[str] | None
     target_names: dict[str | int, str] | None
+    missing: Missing
+    patient_pattern: str | None
     # decathlon
     task: str | None
     download: bool
-    patient_pattern: str | None
     # table
     table: str | None
     columns: dict[str, str | None] | None

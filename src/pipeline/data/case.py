@@ -47,7 +47,9 @@ Source = FileSource | ArraySource
 class Case:
     """One image (or several modalities of it) with what is known about it.
 
-    ``images`` is ordered by modality; ``label`` is the mask, ``target`` the class name; None means not given.
+    ``images``: by modality, in the data set's order; a modality that this case lacks is absent. ``label`` is the
+    mask, ``target`` the class name; None means not given. ``labels_present``: the classes (or regions) that the mask
+    of this case annotates, None for all; what it leaves out may be there all the same.
     """
 
     case_id: str
@@ -58,6 +60,7 @@ class Case:
     site: str | None = None
     fold: int | None = None
     split: str | None = None
+    labels_present: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,5 +91,5 @@ class Dataset:
 
     @property
     def output_classes(self) -> tuple[str, ...]:
-        """Names of the network's outputs: label names with the background, or classes."""
-        return self.labels.names if self.labels is not None else self.classes
+        """Names of the network's outputs: regions, or label names with the background, or classes."""
+        return self.labels.outputs if self.labels is not None else self.classes

@@ -36,13 +36,17 @@ class CheckSettings:
 
     ``folds``: number of cross-validation folds; None: not split. ``affine_tolerance_mm``: how far apart a voxel of
     the image and of its mask may lie. ``fewest_foreground_voxels``: a smaller foreground is taken for a slip.
-    ``intensity_factor``: how many times an image's intensity range may differ from the median range.
+    ``intensity_factor``: how many times an image's intensity range may differ from the median range. ``missing_*``:
+    what data.missing says about absent modalities, voxels that are no numbers, and absent targets.
     """
 
     folds: int | None = 5
     affine_tolerance_mm: float = 1e-4
     fewest_foreground_voxels: int = 5
     intensity_factor: float = 50.0
+    missing_modality: str = "error"
+    missing_voxels: str = "error"
+    missing_target: str = "error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.case import Dataset, TaskKind
+from pipeline.data.labels import with_regions
+from pipeline.data.missing import settle_missing
 from pipeline.data.readers.decathlon import read_decathlon
 from pipeline.data.readers.medmnist import read_medmnist
 from pipeline.data.readers.phantom import read_phantom
@@ -16,6 +19,8 @@ from pipeline.data.readers.table import read_table
 from pipeline.errors import UserError
 
 __all__ = ["FORMATS", "open_dataset", "read_decathlon", "read_medmnist", "read_phantom", "read_table"]
+
+EVERYWHERE = ("format", "regions", "ignore", "missing")  # keys that hold for every format and are settled here
 
 FORMATS: Mapping[str, Callable[..., Dataset]] = {
     "decathlon": read_decathlon,
@@ -48,15 +53,21 @@ def open_dataset(
     read = FORMATS[name]
     known = inspect.signature(read).parameters
     foreign = [
-        key for key, value in settings.items() if key != "format" and key not in known and value not in (None, False)
+        key
+        for key, value in settings.items()
+        if key not in EVERYWHERE and key not in known and value not in (None, False)
     ]
     if foreign:
         raise UserError(
             f"data.{foreign[0]} does not apply to data.format={name}", f"that format takes {listed(sorted(known))}"
         )
     offered = {**settings, "task_kind": task_kind, "cache": cache, "workers": workers, "report": report}
-    arguments = {key: value for key, value in offered.items() if key in known and key != "format"}
+    arguments = {key: value for key, value in offered.items() if key in known and key not in EVERYWHERE}
     dataset = read(**arguments)
+    if settings.get("regions") or settings.get("ignore") is not None:
+        labels = with_regions(dataset.labels, settings.get("regions"), settings.get("ignore"))
+        dataset = replace(dataset, labels=labels)
+    dataset = settle_missing(dataset, settings.get("missing"))
     if not dataset.cases:
         raise UserError(f"{dataset.index}: no case is left, the data set is empty")
     return dataset

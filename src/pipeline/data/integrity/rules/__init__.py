@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pipeline.data.integrity.result import Fault
-from pipeline.data.integrity.rules import files, geometry, intensities, masks, patients
+from pipeline.data.integrity.rules import files, geometry, intensities, masks, missing, patients
 from pipeline.data.integrity.view import View
 
 RULES: tuple[Callable[[View], Iterator[Fault]], ...] = (
@@ -20,6 +20,8 @@ RULES: tuple[Callable[[View], Iterator[Fault]], ...] = (
     intensities.nonfinite,
     intensities.constant,
     intensities.other_units,
+    missing.modality,
+    missing.annotated,
     masks.values,
     masks.empty,
     masks.rare_classes,

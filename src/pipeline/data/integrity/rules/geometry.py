@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 
+from pipeline.data.case import Case, Source
 from pipeline.data.image_io.image import spacing_of
 from pipeline.data.integrity.reading import Reading
 from pipeline.data.integrity.result import Fault
@@ -43,25 +44,54 @@ def dimensions(view: View) -> Iterator[Fault]:
 
 
 def same_grid(view: View) -> Iterator[Fault]:
-    """The images of a case, and its mask, must share shape and affine: else every voxel is shifted in silence."""
+    """A mask must share shape and affine with its image: else every voxel is shifted in silence.
+
+    Of several modalities the mask belongs to the reference (the first); the others are resampled onto its grid, so
+    they may have grids of their own, but must show the same part of the body.
+    """
     for case in view.dataset.cases:
-        images = view.images(case)
-        if not images:
+        images = dict(zip(case.images, [(source, reading) for source, _, reading in view.sources(case)], strict=False))
+        reference = next((images[name] for name in view.dataset.modalities if name in images), None)
+        if reference is None or reference[1].fault is not None:
             continue
-        reference, expected = images[0]
-        others = [(source, reading, "image") for source, reading in images[1:]]
-        if case.label is not None and (mask := view.mask(case)) is not None:
-            others.append((case.label, mask, "mask"))
-        for source, reading, what in others:
-            if reading.shape != expected.shape:
-                fault = f"shape of the {what} {reading.shape} differs from that of {reference.name}, {expected.shape}"
-                yield view.fault("error", case, source, fault, "resample it onto the grid of the image", "shape")
+        source, expected = reference
+        mask = view.mask(case)
+        if case.label is not None and mask is not None and view.dataset.modalities[0] in case.images:
+            yield from _mask_grid(view, case, mask, source, expected)
+        for other, reading in images.values():
+            if other is source or reading.fault is not None or len(reading.shape) != len(expected.shape):
                 continue
-            apart = displacement(expected, reading)
-            if apart > view.settings.affine_tolerance_mm:
-                fault = f"affine of the {what} differs from that of {reference.name}: {_difference(expected, reading)}"
-                remedy = "copy the image's affine if the voxels match, else resample it onto the grid of the image"
-                yield view.fault("error", case, source, fault, remedy, "affine")
+            if overlap(expected, reading) <= 0:
+                fault = f"shows another place than {source.name}: their grids do not meet in space"
+                remedy = "register it to the reference modality, or correct its affine"
+                yield view.fault("error", case, other, fault, remedy, "overlap")
+
+
+def _mask_grid(view: View, case: Case, mask: Reading, reference: Source, expected: Reading) -> Iterator[Fault]:
+    assert case.label is not None
+    if mask.shape != expected.shape:
+        fault = f"shape of the mask {mask.shape} differs from that of {reference.name}, {expected.shape}"
+        yield view.fault("error", case, case.label, fault, "resample it onto the grid of the image", "shape")
+    elif displacement(expected, mask) > view.settings.affine_tolerance_mm:
+        fault = f"affine of the mask differs from that of {reference.name}: {_difference(expected, mask)}"
+        remedy = "copy the image's affine if the voxels match, else resample it onto the grid of the image"
+        yield view.fault("error", case, case.label, fault, remedy, "affine")
+
+
+def overlap(one: Reading, other: Reading) -> float:
+    """Part of the box around ``one`` in world axes that the box around ``other`` covers, 0 to 1."""
+    low, high = _box(one)
+    other_low, other_high = _box(other)
+    sides = np.minimum(high, other_high) - np.maximum(low, other_low)
+    return float(np.prod(np.clip(sides, 0, None) / np.maximum(high - low, 1e-9)))
+
+
+def _box(reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest corner in mm, half a voxel around the outermost centres."""
+    dims = len(reading.shape)
+    ends = np.array([(-0.5, size - 0.5) for size in reading.shape] + [(-0.5, 0.5)] * (3 - dims))
+    corners = np.array([(*corner, 1) for corner in product(*ends)]) @ affine_of(reading).T[:, :3]
+    return corners.min(axis=0), corners.max(axis=0)
 
 
 def displacement(one: Reading, other: Reading) -> float:

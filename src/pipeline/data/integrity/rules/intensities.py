@@ -11,12 +11,18 @@ from pipeline.data.integrity.view import View
 
 
 def nonfinite(view: View) -> Iterator[Fault]:
-    """A single NaN makes the loss NaN."""
+    """A single NaN makes the loss NaN, unless the configuration says what to put in its place."""
+    policy = view.settings.missing_voxels
     for case in view.dataset.cases:
         for source, reading in view.images(case):
             if reading.nonfinite:
                 fault = f"{reading.nonfinite:,} voxels are not finite (NaN or infinite)"
-                yield view.fault("error", case, source, fault, "replace them, or take the case out", "nonfinite")
+                remedy = "replace them, set data.missing.voxels=fill or interpolate, or take the case out"
+                if policy == "error":
+                    yield view.fault("error", case, source, fault, remedy, "nonfinite")
+                else:
+                    said = f"data.missing.voxels={policy} gives them a value"
+                    yield view.fault("warning", case, source, fault, said, "nonfinite")
 
 
 def constant(view: View) -> Iterator[Fault]:

@@ -26,7 +26,7 @@ def values(view: View) -> Iterator[Fault]:
             remedy = "resample masks with nearest neighbour"
             yield view.fault("error", case, source, fault, remedy, "label_value")
             continue
-        unknown = [value for value in reading.values or {} if value not in labels.values]
+        unknown = [value for value in reading.values or {} if value not in (*labels.values, labels.ignore)]
         if unknown:
             many = f" and more (at least {len(unknown)})" if len(unknown) > SHOWN else ""
             negative = " (negative)" if min(unknown) < 0 else ""
@@ -47,7 +47,7 @@ def empty(view: View) -> Iterator[Fault]:
     for case, source, reading in view.masks:
         counts = foreground_voxels(view, reading)
         foreground = sum(counts[name] for name in labels.foreground)
-        undeclared = any(value not in labels.values for value in reading.values or {})
+        undeclared = any(value not in (*labels.values, labels.ignore) for value in reading.values or {})
         if foreground == 0 and not undeclared and reading.fraction is None:
             without += 1
             fault = "the label mask is empty: no foreground, background only"

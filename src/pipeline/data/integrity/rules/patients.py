@@ -48,8 +48,10 @@ def targets(view: View) -> Iterator[Fault]:
     by_patient: dict[str, set[str]] = defaultdict(set)
     for case in dataset.cases:
         if case.target is None:
+            if view.settings.missing_target != "error":
+                continue
             fault = f"target of case {case.case_id} is missing"
-            remedy = "fill it in, or take the case out"
+            remedy = "fill it in, take the case out, or set data.missing.target=drop or impute"
             yield Fault("error", case.case_id, view.index, fault, remedy, "no_target")
         else:
             patients.setdefault(case.target, set()).add(case.patient_id)
