@@ -56,6 +56,19 @@ class Phantom(Section):
     offset_hu: Range
 
 
+class Bids(Section):
+    """Which files of a BIDS folder are images, and where their masks and targets are."""
+
+    datatype: str
+    suffix: str | list[str]
+    entities: dict[str, str | int] | None
+    extension: str | None
+    derivative: str | None
+    mask: dict[str, str | int | None] | None
+    site: str | None
+    target: str | None
+
+
 class Missing(Section):
     """What to do about what a case lacks."""
 
@@ -67,7 +80,7 @@ class Missing(Section):
 class Data(Section):
     """Where the images are and what their labels mean."""
 
-    format: Literal["decathlon", "table", "medmnist", "phantom_lung"]
+    format: Literal["decathlon", "table", "medmnist", "phantom_lung", "nnunet", "class_folders", "bids"]
     name: str
     root: str | None
     spatial_dims: Literal[2, 3] | None
@@ -85,11 +98,14 @@ class Data(Section):
     table: str | None
     columns: dict[str, str | None] | None
     keep: dict[str, Any] | None
+    allow_outside: bool
     # medmnist
     npz: str | None
     splits: list[str] | None
     # phantom_lung
     phantom: Phantom | None
+    # bids
+    bids: Bids | None
 
 
 class Transforms(Section):

@@ -12,21 +12,37 @@ from pipeline.data.archive import is_archive
 from pipeline.data.case import Dataset, TaskKind
 from pipeline.data.labels import with_regions
 from pipeline.data.missing import settle_missing
+from pipeline.data.readers.bids import read_bids
+from pipeline.data.readers.class_folders import read_class_folders
 from pipeline.data.readers.decathlon import read_decathlon
 from pipeline.data.readers.medmnist import read_medmnist
+from pipeline.data.readers.nnunet import read_nnunet
 from pipeline.data.readers.phantom import read_phantom
 from pipeline.data.readers.sources import listed, nearest
 from pipeline.data.readers.table import read_table
 from pipeline.data.unpacked import unpacked
 from pipeline.errors import UserError
 
-__all__ = ["FORMATS", "open_dataset", "read_decathlon", "read_medmnist", "read_phantom", "read_table"]
+__all__ = [
+    "FORMATS",
+    "open_dataset",
+    "read_bids",
+    "read_class_folders",
+    "read_decathlon",
+    "read_medmnist",
+    "read_nnunet",
+    "read_phantom",
+    "read_table",
+]
 
 EVERYWHERE = ("format", "regions", "ignore", "missing")  # keys that hold for every format and are settled here
 
 FORMATS: Mapping[str, Callable[..., Dataset]] = {
+    "bids": read_bids,
+    "class_folders": read_class_folders,
     "decathlon": read_decathlon,
     "medmnist": read_medmnist,
+    "nnunet": read_nnunet,
     "phantom_lung": read_phantom,
     "table": read_table,
 }
