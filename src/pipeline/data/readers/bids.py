@@ -53,19 +53,17 @@ def read_bids(
     if not places:
         raise UserError(f"{folder}: has no folder sub-LABEL, so it is no BIDS data set")
 
-    masks = Masks(
-        folder,
-        choice.get("derivative"),
-        choice["datatype"],
-        {key: value for key, value in (choice.get("mask") or {}).items() if value is not None},
-    )
+    masks = None
+    if task_kind == "segmentation":
+        given = {key: value for key, value in choice["mask"].items() if value is not None}
+        masks = Masks(folder, choice.get("derivative"), choice["datatype"], given)
     people = _participants(folder, choice)
     cases: list[Case] = []
     mistakes: list[UserError] = []
     for subject, session, place in places:
         try:
             for group in _groups(place / choice["datatype"], suffixes, choice):
-                mask = masks.find(subject, session, group) if task_kind == "segmentation" else None
+                mask = masks.find(subject, session, group) if masks is not None else None
                 cases.append(_case(subject, session, group, mask, people.get(subject, {})))
         except UserError as error:
             mistakes.append(error)
@@ -105,7 +103,7 @@ def read_bids(
 
 
 def _labels(labels: Mapping[Any, str] | None, choice: Mapping[str, Any]) -> Labels:
-    if "mask" not in choice:
+    if not choice.get("mask"):
         raise UserError(
             "data.bids.mask is not set; task=segmentation needs it",
             "as in data.bids.derivative=derivatives/masks data.bids.mask={suffix: dseg}",

@@ -21,8 +21,8 @@ class Masks:
 
     ``mask`` either gives a ``suffix`` and the entities that the name must have, as ``{suffix: dseg, desc: lesion}``
     (and ``datatype`` where the folder is called otherwise): other entities that mask and reference image both have
-    must agree. Or it gives a ``template`` of a path below the derivative with ``{sub}``, ``{ses}``, ``{run}`` and so on,
-    each with its name as in sub-01: such a file must be there.
+    must agree. Or it gives a ``template`` of a path below the derivative with ``{sub}``, ``{ses}``, ``{run}`` and so
+    on, each with its name as in sub-01: such a file must be there.
     """
 
     root: Path
@@ -37,7 +37,7 @@ class Masks:
             self.folder = require_root(
                 inside(self.root, self.derivative, "data.bids.derivative"), "data.bids.derivative"
             )
-        if self.mask and ("template" in self.mask) == ("suffix" in self.mask):
+        if ("template" in self.mask) == ("suffix" in self.mask):
             raise UserError(
                 f"data.bids.mask={dict(self.mask)}: needs either a suffix or a template",
                 "as in {suffix: dseg, desc: lesion} or {template: '{sub}/anat/{sub}_mask.nii.gz'}",
