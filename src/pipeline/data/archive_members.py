@@ -104,6 +104,8 @@ def tar_members(archive: Path, limits: Limits) -> Members:
                 yield member.name, False, content
                 if stream.tell() < member.offset_data + member.size:
                     raise EOFError(f"{member.name} ends early")
+        while stream.read(BLOCK):  # the checksum of gzip stands at its end
+            pass
 
 
 class _Forward:
