@@ -47,7 +47,7 @@ class Experiment:
         if unknown:
             raise UserError(
                 f"folds.run={wanted}: there is no fold {unknown[0]}",
-                f"folds.count={len(self.folds)}: the folds are 0 to {len(self.folds) - 1}",
+                f"there are {len(self.folds)}: 0 to {len(self.folds) - 1}",
             )
         return [self.folds[index] for index in sorted(set(wanted))]
 

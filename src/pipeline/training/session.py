@@ -49,10 +49,16 @@ def train(
     split = settings.folds
     folds = make_folds(
         dataset,
+        scheme=split.scheme,
         count=split.count,
+        repeats=split.repeats,
+        test_fraction=split.test_fraction,
+        inner=split.inner,
         seed=split.seed,
+        group=split.group,
         stratify=split.stratify,
         foreground=checked.foreground(dataset),
+        quantiles=split.quantiles,
         predefined=split.predefined,
         file=None if split.file is None else Path(split.file).expanduser(),
         together=checked.duplicates,
