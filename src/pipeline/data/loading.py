@@ -26,7 +26,8 @@ class TrainingPatches(Dataset[Batch]):
     """Random patches of cases, augmented.
 
     Gives ``image`` (C, *patch) float32, and ``label`` (1, *patch) uint8 class indices or ``target`` (1,) int64. Patch
-    and augmentation are functions of (seed, epoch, place) alone. ``targets`` are class indices per case in
+    and augmentation are functions of (seed, epoch, place) alone. ``fallback`` () bool comes with a label: the patch
+    should have been centred on a class, and the case has none. ``targets`` are class indices per case in
     classification, None in segmentation.
     """
 
@@ -52,7 +53,8 @@ class TrainingPatches(Dataset[Batch]):
 
     def __getitem__(self, draw: Draw) -> Batch:
         prepared = self.store[self.cases[draw.case]]
-        start = self.sampling.start(prepared, generator(self.seed, "patch", draw.epoch, draw.place))
+        rng = generator(self.seed, "patch", draw.epoch, draw.place)
+        start, fallback = self.sampling.place(prepared, rng, draw.place)
         sample: dict[str, Any] = {"image": torch.from_numpy(cut(prepared.image, start, self.sampling.size))}
         if self.targets is None:
             assert prepared.label is not None
@@ -67,6 +69,7 @@ class TrainingPatches(Dataset[Batch]):
         batch: Batch = {"image": torch.as_tensor(sample["image"], dtype=torch.float32)}
         if self.targets is None:
             label = torch.as_tensor(sample["label"])
+            batch["fallback"] = torch.tensor(fallback)
             batch["label"] = label if label.dtype == torch.uint8 else label.round().to(torch.uint8)
         else:
             batch["target"] = torch.tensor([self.targets[draw.case]])

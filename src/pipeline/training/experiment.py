@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,13 @@ class Experiment:
             return None
         return [self.dataset.classes.index(str(case.target)) for case in cases]
 
+    def present_classes(self, cases: Sequence[Case]) -> list[set[int]]:
+        """The class indices that occur in each case: its target, or the classes of its voxels."""
+        targets = self.target_indices(list(cases))
+        if targets is not None:
+            return [{target} for target in targets]
+        return [set(self.store[case].centres) for case in cases]
+
     def resolved(self, weights: list[float] | None = None) -> dict[str, Any]:
         """The configuration with ``derived`` filled in and every interpolation resolved."""
         return fill_derived(
@@ -87,7 +94,8 @@ class Experiment:
                 for index, count in self.store[case].counts.items():
                     counts[index] += count
         try:
-            return class_weights(counts.tolist(), self.settings.loss.class_weights)
+            loss = self.settings.loss
+            return class_weights(counts.tolist(), loss.class_weights, beta=loss.effective_beta)
         except ValueError as error:
             raise UserError(str(error), f"the classes are {', '.join(self.dataset.output_classes)}") from error
 
@@ -110,7 +118,7 @@ def make_ready(
     plain = fill_derived(tree, {"spatial_dims": dataset.spatial_dims})
     transforms = build(plain["transforms"]["preprocessing"], "transforms.preprocessing", trusted)
     recipe = json.dumps(plain["transforms"]["preprocessing"], sort_keys=True)
-    preprocessing = Preprocessing(compose(transforms), dataset.labels)
+    preprocessing = Preprocessing(compose(transforms), dataset.labels, centres=settings.sampling.centres)
     store = Store(cache / "prepared", preprocessing, recipe, digests)
     store.prepare(dataset.cases, workers=workers, report=report)
     shapes = np.array([store[case].shape for case in dataset.cases])

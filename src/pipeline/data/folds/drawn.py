@@ -54,9 +54,7 @@ class Units:
 
     def folds(self, fold_of: np.ndarray, indices: Sequence[int], *, first: int = 0, repeat: int = 0) -> list[Fold]:
         """Folds that validate on the groups assigned to each of ``indices`` and train on the others."""
-        by_case = {
-            case.case_id: int(fold) for fold, group in zip(fold_of, self.groups, strict=True) for case in group
-        }
+        by_case = {case.case_id: int(fold) for fold, group in zip(fold_of, self.groups, strict=True) for case in group}
         return [
             Fold(
                 first + number,
@@ -108,17 +106,13 @@ def hold_out(units: Units, *, fraction: float, repeats: int, seed: int) -> tuple
     )
 
 
-def _different(
-    units: Units, count: int, repeats: int, seed: int, shares: Sequence[float] | None
-) -> list[np.ndarray]:
+def _different(units: Units, count: int, repeats: int, seed: int, shares: Sequence[float] | None) -> list[np.ndarray]:
     """``repeats`` drawings, no two of them alike."""
     drawings: list[np.ndarray] = []
     known: set[bytes] = set()
     for repeat in range(repeats):
         for attempt in range(ATTEMPTS):
-            drawing = assign_evenly(
-                units.weights, count, np.random.default_rng([seed, repeat, attempt]), shares=shares
-            )
+            drawing = assign_evenly(units.weights, count, np.random.default_rng([seed, repeat, attempt]), shares=shares)
             if (shape := _shape(drawing, count, ordered=shares is not None)) not in known:
                 break
         else:
