@@ -44,9 +44,10 @@ def test_disjoint_and_complete(cases: list[Case], count: int, seed: int, stratif
 
 
 @settings(max_examples=60, deadline=None)
-@given(cohorts(), st.integers(2, 4), SEEDS)
-def test_sizes_lie_within_the_largest_patient(cases: list[Case], count: int, seed: int) -> None:
-    sizes = [len(fold.validation) for fold in make_folds(dataset_of(cases), count=count, seed=seed, stratify="none")]
+@given(cohorts(), st.integers(2, 4), SEEDS, st.sampled_from(["none", "class", ["class", "site"]]))
+def test_sizes_lie_within_the_largest_patient(cases: list[Case], count: int, seed: int, stratify: str) -> None:
+    folds = make_folds(dataset_of(cases), count=count, seed=seed, stratify=stratify)  # type: ignore[arg-type]
+    sizes = [len(fold.validation) for fold in folds]
     assert max(sizes) - min(sizes) <= max(Counter(c.patient_id for c in cases).values())
 
 
