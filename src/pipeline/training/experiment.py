@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +66,12 @@ class Experiment:
         return [case for case in self.dataset.cases if case.case_id in wanted]
 
     def target_indices(self, cases: list[Case]) -> list[int] | None:
-        """Class index of each case, None in segmentation."""
+        """Class index of each case, None in segmentation; a case without target counts as the commonest class."""
         if self.settings.task == "segmentation":
             return None
-        return [self.dataset.classes.index(str(case.target)) for case in cases]
+        known = Counter(case.target for case in cases if case.target is not None)
+        commonest = max(self.dataset.classes, key=lambda name: known[name])
+        return [self.dataset.classes.index(case.target or commonest) for case in cases]
 
     def present_classes(self, cases: Sequence[Case]) -> list[set[int]]:
         """The class indices that occur in each case: its target, or the classes of its voxels."""

@@ -42,7 +42,10 @@ class FoldRun:
         self.settings = experiment.settings
         self.fold = fold
         self.folder = experiment.output / fold_key(fold.index)
-        self.cases, self.held_out = experiment.cases(fold.train), experiment.cases(fold.validation)
+        self.cases = experiment.cases(fold.train)
+        segmentation = self.settings.task == "segmentation"
+        # Without its target a case (data.missing.target=impute) can be trained on and not be evaluated.
+        self.held_out = [case for case in experiment.cases(fold.validation) if segmentation or case.target is not None]
         weights = experiment.class_weights(self.cases)
         self.config = experiment.resolved(weights)
         self.rebalancing = rebalance(experiment, self.cases, weights)
