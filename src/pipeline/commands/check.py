@@ -47,9 +47,10 @@ def check_settings(settings: TrainConfig) -> CheckSettings:
     """What the check is to allow, as the configuration has it."""
     from pipeline.data.integrity import CheckSettings
 
-    missing = settings.data.missing
+    missing, split = settings.data.missing, settings.folds
+    drawn = split.scheme in ("kfold", "repeated") and not split.predefined and not split.file
     return CheckSettings(
-        folds=None if settings.folds.predefined or settings.folds.file else settings.folds.count,
+        folds=split.count if drawn and split.group == "patient" else None,
         missing_modality=missing.modality,
         missing_voxels=missing.voxels,
         missing_target=missing.target,

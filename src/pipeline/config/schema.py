@@ -17,6 +17,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Sizes = list[Count]
 Range = tuple[float, float]
+Beta = Annotated[float, Field(gt=0, lt=1)]
+ClassWeights = dict[str | int, Annotated[float, Field(ge=0)]]
 
 
 class Section(BaseModel):
@@ -108,11 +110,16 @@ class Transforms(Section):
 class Sampling(Section):
     """What a training batch is made of."""
 
-    mode: Literal["uniform", "foreground", "balanced"]
+    mode: Literal["uniform", "foreground", "balanced", "weighted"]
     patch_size: Sizes | None
     batch_size: Count
     batches_per_epoch: Count | None
     foreground_fraction: Fraction
+    forced: Literal["random", "per_batch"]
+    class_weights: ClassWeights | None
+    case_weights: Literal["none", "inverse", "effective"] | ClassWeights
+    effective_beta: Beta
+    centres: Count
     modality_dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -120,6 +127,7 @@ class Loss(Section):
     """The loss and the weight of each class in it."""
 
     class_weights: Literal["none", "inverse", "effective"] | list[float]
+    effective_beta: Beta
     function: Node
 
 
@@ -155,10 +163,16 @@ class Trainer(Section):
 class Folds(Section):
     """Cross-validation: always grouped by patient."""
 
-    count: Annotated[int, Field(ge=2)]
+    scheme: Literal["kfold", "repeated", "holdout", "predefined"]
+    count: Annotated[int, Field(ge=2)] | None
+    repeats: Count
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    inner: Annotated[int, Field(ge=2)] | None
     run: list[Annotated[int, Field(ge=0)]] | None
-    seed: int
-    stratify: Literal["auto", "none", "class", "foreground", "site"]
+    seed: Annotated[int, Field(ge=0)]
+    group: Literal["patient", "site"]
+    stratify: Literal["auto", "none", "class", "foreground", "site"] | list[Literal["class", "foreground", "site"]]
+    quantiles: Count
     predefined: bool
     file: str | None
 
