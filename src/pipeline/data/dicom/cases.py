@@ -62,13 +62,17 @@ def plan_cases(scan: Scan, settings: DicomSettings) -> tuple[list[CasePlan], lis
         groups.setdefault(key, {}).setdefault(name, []).append(tuple(instances))
     outlines, lost = _outlines(scan, used)
     faults += lost
-    plans = []
+    plans: list[CasePlan] = []
     for series in groups.values():
         twice = _ambiguous(series, settings)
         if twice is None:
             plans.append(_plan({n: series[n][0] for n in patterns if n in series}, outlines, names, settings))
         else:
             faults.append(twice)
+    outlined = {plan.images[plan.outlined][0].series for plan in plans}
+    apart = sum(len(masks) for uid, masks in outlines.items() if uid in used and uid not in outlined)
+    if apart and not faults:
+        notes.append(f"{apart} structure sets of a case's other modalities were left out: a case has one mask")
     if unused:
         notes.append(f"{unused} series are none of the modalities {', '.join(patterns)} and were left out")
     if nameless:

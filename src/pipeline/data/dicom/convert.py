@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.data.dicom.cases import CasePlan
+from pipeline.data.dicom.cases import CasePlan, image_names
 from pipeline.data.dicom.fault import DicomError, Fault
 from pipeline.data.dicom.frames import ENHANCED, enhanced_thickness, list_slices
 from pipeline.data.dicom.geometry import Grid, arrange
 from pipeline.data.dicom.instance import Instance
-from pipeline.data.dicom.masks import paint
+from pipeline.data.dicom.masks import onto_grid, paint
 from pipeline.data.dicom.pixels import read_volume
 from pipeline.data.dicom.settings import CASE, DicomSettings
 from pipeline.data.dicom.write import write_nifti
@@ -49,12 +49,17 @@ def convert_case(
         annotated: tuple[str, ...] = ()
         if plan.masks and values:
             uid = plan.images[plan.outlined][0].series
-            mask, annotated, notes = paint(plan.masks, grids[plan.outlined], classes, values, settings)
+            drawn = grids[plan.outlined]
+            mask, annotated, notes = paint(plan.masks, drawn, classes, values, settings)
+            grid = grids.get(image_names(settings)[0], drawn)
+            if grid is not drawn:
+                mask = onto_grid(mask, drawn, grid, plan.masks[0].path)
+                notes.append(f"the mask was drawn on {plan.outlined} and put on the grid of the first modality")
             result.notes += [f"case {plan.case_id}: {note}" for note in notes]
             if annotated:
                 result.row[LABEL] = f"labels/{plan.case_id}.nii.gz"
                 result.files.append(result.row[LABEL])
-                write_nifti(output / result.row[LABEL], mask, grids[plan.outlined].affine)
+                write_nifti(output / result.row[LABEL], mask, grid.affine)
     except DicomError as error:
         result.fault = error.of(uid)
     except MemoryError:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import affine_transform
 
 from pipeline.data.dicom.fault import DicomError
 from pipeline.data.dicom.geometry import Grid
@@ -71,3 +72,16 @@ def _require_unique(outlines: Sequence[StructureSet | Segmentation], classes: Ma
             if roi in classes and seen.setdefault(roi, outline.path) != outline.path:
                 said = f"ROI {roi} stands in {seen[roi].name} as well"
                 raise DicomError(outline.path, said, "keep one of the two (versions? readers?), or name them apart")
+
+
+def onto_grid(mask: np.ndarray, drawn: Grid, grid: Grid, path: Path) -> np.ndarray:
+    """A mask on another grid of the same space: each voxel takes the nearest value, 0 outside.
+
+    Raises DicomError where the two are not known to share a frame of reference.
+    """
+    if not drawn.frame_of_reference or drawn.frame_of_reference != grid.frame_of_reference:
+        said = "outlines a series in another frame of reference than the first modality of the case"
+        raise DicomError(path, said, "name the outlined modality first in modalities")
+    matrix = np.linalg.inv(drawn.lps) @ grid.lps
+    nearest: np.ndarray = affine_transform(mask, matrix[:3, :3], matrix[:3, 3], grid.shape, order=0, mode="constant")
+    return np.asfortranarray(nearest)
