@@ -71,7 +71,7 @@ def plan_cases(scan: Scan, settings: DicomSettings) -> tuple[list[CasePlan], lis
             faults.append(twice)
     outlined = {plan.images[plan.outlined][0].series for plan in plans}
     apart = sum(len(masks) for uid, masks in outlines.items() if uid in used and uid not in outlined)
-    if apart and not faults:
+    if apart:
         notes.append(f"{apart} structure sets of a case's other modalities were left out: a case has one mask")
     if unused:
         notes.append(f"{unused} series are none of the modalities {', '.join(patterns)} and were left out")

@@ -44,14 +44,12 @@ def _planes(instance: Instance) -> Iterator[Slice]:
     path = instance.path
     if instance.malformed:
         raise DicomError(path, f"broken header: {instance.malformed[0]}", "export the series again")
+    if min(instance.rows, instance.columns, instance.frames) < 1:
+        said = f"Rows {instance.rows}, Columns {instance.columns}, NumberOfFrames {instance.frames}: no pixels"
+        raise DicomError(path, said + " (its header ends early?)", "copy or export the series again, whole")
     if instance.samples != 1 or instance.photometric not in ("MONOCHROME1", "MONOCHROME2"):
         said = f"has no grey values: PhotometricInterpretation {instance.photometric or 'is missing'}"
         raise DicomError(path, said, "colour images and those with a palette are not imported: leave the series out")
-    if min(instance.rows, instance.columns, instance.frames) < 1:
-        said = (
-            f"Rows {instance.rows}, Columns {instance.columns}, NumberOfFrames {instance.frames}: there are no pixels"
-        )
-        raise DicomError(path, said, "export the series again")
     if instance.sop_class in ENHANCED:
         yield from _enhanced(instance)
         return

@@ -19,6 +19,7 @@ Kind = Literal["image", "rtstruct", "seg", "other"]
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # segmentation, label map segmentation
+RT_IMAGE = "1.2.840.10008.5.1.4.1.1.481.1"  # a portal image
 RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 DICOMDIR = "1.2.840.10008.1.3.10"
 LONGEST = 1 << 16  # bytes of a header value
@@ -102,17 +103,21 @@ def quiet() -> Iterator[None]:
 
 
 def _instance(path: Path, size: int, modified: int) -> Instance | None:
+    from pydicom.uid import UID
+
     header = _read(path, COMMON, LONGEST)
     reader = _Values(header)
     sop_class = reader.text("SOPClassUID") or str(header.file_meta.get("MediaStorageSOPClassUID", ""))
-    if sop_class == DICOMDIR or not sop_class:
+    if sop_class == DICOMDIR:
         return None
+    if not sop_class:
+        raise ValueError("begins as DICOM and has no SOPClassUID: truncated, or no DICOM")
     kind: Kind = "other"
     if sop_class == RTSTRUCT:
         kind = "rtstruct"
     elif sop_class in SEG:
         kind = "seg"
-    elif sop_class != RT_DOSE and "Rows" in header:
+    elif sop_class not in (RT_DOSE, RT_IMAGE) and ("Rows" in header or "Image Storage" in UID(sop_class).name):
         kind = "image"
     names: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
