@@ -16,7 +16,7 @@ RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 CLASSES = {"CT": CT, "MR": MR, "PT": PET}
 NAME, PATIENT, DATE = "Doe^Jane", "MRN-4711", "19991231"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-ROWS, COLUMNS, SLICES = 6, 8, 5
+ROWS, COLUMNS, SLICES = 6, 9, 5  # 54 pixels: frames of one bit per pixel do not end with a byte
 
 Change = Callable[[int, Dataset], None]
 

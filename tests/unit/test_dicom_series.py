@@ -110,6 +110,13 @@ def test_one_slice_is_as_thick_as_its_header_says(tmp_path: Path) -> None:
     assert only_image(tmp_path).header.get_zooms() == pytest.approx((1.5, 2.0, 4.5))
 
 
+def test_slices_further_apart_than_their_header_says_are_told(tmp_path: Path) -> None:
+    files.series(tmp_path / "in", leave_out=[1, 3])
+    result = run(tmp_path)
+    assert not result.faults
+    assert result.notes[-1].endswith("slices of image lie 6 mm apart, its header says 3 mm: were some lost?")
+
+
 def at(number: int, change: Callable[[Dataset], None]) -> files.Change:
     return lambda n, dataset: change(dataset) if n == number else None
 
@@ -142,7 +149,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         "duplicate positions",
     ),
     "orientation": ({"change": at(2, turn)}, "mixed orientations"),
-    "shape": ({"change": at(2, resize)}, "mixed shapes: 3 x 8"),
+    "shape": ({"change": at(2, resize)}, "mixed shapes: 3 x 9"),
     "spacing": ({"change": at(2, lambda d: setattr(d, "PixelSpacing", [2, 1.6]))}, "mixed pixel spacings"),
     "irregular": (
         {"change": at(2, lambda d: setattr(d, "ImagePositionPatient", [-10, -20, 37]))},

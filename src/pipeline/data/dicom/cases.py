@@ -124,7 +124,7 @@ def _ambiguous(series: Mapping[str, Sequence[tuple[Instance, ...]]], settings: D
     for name, found in series.items():
         if len(found) > 1:
             first = found[0][0]
-            described = ", ".join(repr(instances[0].description or "without description") for instances in found)
+            described = ", ".join(sorted(repr(series[0].description or "no description") for series in found))
             said = f"the {settings.group} has {len(found)} series for image {name}: {described}"
             remedy = f"choose by description: modalities={{{name}: '{first.modality} *PART OF IT*'}}"
             return Fault(first.series, str(first.path), said, remedy)

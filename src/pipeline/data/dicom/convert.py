@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.data.dicom.cases import CasePlan, image_names
 from pipeline.data.dicom.fault import DicomError, Fault
 from pipeline.data.dicom.frames import ENHANCED, enhanced_thickness, list_slices
-from pipeline.data.dicom.geometry import Grid, arrange
+from pipeline.data.dicom.geometry import MISSING, Grid, arrange
 from pipeline.data.dicom.instance import Instance
 from pipeline.data.dicom.masks import onto_grid, paint
 from pipeline.data.dicom.pixels import read_volume
@@ -85,6 +85,9 @@ def _convert_series(
     first = instances[0]
     thickness = first.thickness or (enhanced_thickness(first.path) if first.sop_class in ENHANCED else None)
     ordered, grid = arrange(slices, thickness, settings.tolerance, first.frame_of_reference)
+    if thickness and len(ordered) > 1 and grid.step > MISSING * thickness:
+        said = f"slices of {name} lie {grid.step:.4g} mm apart, its header says {thickness:.4g} mm: were some lost?"
+        result.notes.append(f"case {plan.case_id}: {said}")
     volume = read_volume(ordered, grid, instances)
     column = image_column(name)
     path = f"images/{plan.case_id}.nii.gz" if name == CASE else f"images/{plan.case_id}_{name}.nii.gz"

@@ -55,6 +55,11 @@ class Grid:
         ras: np.ndarray = LPS_TO_RAS @ self.lps
         return ras + 0.0  # no negative zeros
 
+    @property
+    def step(self) -> float:
+        """Distance of the slices in mm."""
+        return float(np.linalg.norm(self.lps[:3, 2]))
+
     def index(self, points: np.ndarray) -> np.ndarray:
         """Continuous voxel indices (n, 3) of points (n, 3) in mm, LPS."""
         inverse = np.linalg.inv(self.lps)

@@ -130,6 +130,9 @@ def decode(path: Path, frames: Sequence[int], dataset: Dataset | None = None) ->
         raise DicomError(path, "has no pixel data: it is truncated, or a header alone", AGAIN)
     if "ModalityLUTSequence" in dataset:
         raise DicomError(path, "its values need a modality look-up table", "export the series with a rescale slope")
+    if dataset.get("BitsAllocated") == 1 and syntax in NATIVE:
+        yield from _bits(path, dataset, frames)
+        return
     failure = f"the transfer syntax {syntax.name} is not known to pydicom"
     done = -1
     with quiet():
@@ -159,6 +162,19 @@ def decode(path: Path, frames: Sequence[int], dataset: Dataset | None = None) ->
     for frame in frames:
         if frame > done:
             yield frame, volume[frame]
+
+
+def _bits(path: Path, dataset: Dataset, frames: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames of one bit per pixel; one begins where the other ends, be it within a byte (PS3.5 section 8.1.1)."""
+    shape = int(dataset.Rows), int(dataset.Columns)
+    size = shape[0] * shape[1]
+    packed = np.frombuffer(dataset.PixelData, np.uint8)
+    if packed.size * 8 < size * int(dataset.get("NumberOfFrames") or 1):
+        raise DicomError(path, "its pixel data are truncated or damaged (fewer bits than its header declares)", AGAIN)
+    for frame in frames:
+        begin = frame * size
+        bits = np.unpackbits(packed[begin // 8 : (begin + size + 7) // 8], bitorder="little")
+        yield frame, bits[begin % 8 : begin % 8 + size].reshape(shape)
 
 
 def _with_gdcm(dataset: Dataset) -> np.ndarray:
