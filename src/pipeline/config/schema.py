@@ -66,10 +66,26 @@ class Missing(Section):
     target: Literal["error", "drop", "impute"]
 
 
+ImageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]  # becomes part of a file name
+
+
+class Dicom(Section):
+    """Which series become which images: see ``pipeline.data.dicom.DicomSettings``."""
+
+    modalities: Annotated[list[ImageName] | dict[ImageName, str] | None, Field(min_length=1)]
+    group: Literal["study", "patient"]
+    rois: Annotated[dict[str, list[str]] | None, Field(min_length=1)]
+    absent: Literal["background", "unannotated"]
+    tolerance: Annotated[float, Field(gt=0, lt=0.5)]  # of a voxel
+    max_voxels: Count
+    keep_ids: bool
+    salt: str | None
+
+
 class Data(Section):
     """Where the images are and what their labels mean."""
 
-    format: Literal["files", "decathlon", "table", "medmnist", "phantom_lung"]
+    format: Literal["files", "decathlon", "table", "medmnist", "phantom_lung", "dicom"]
     name: str
     root: str | None
     spatial_dims: Literal[2, 3] | None
@@ -95,6 +111,8 @@ class Data(Section):
     splits: list[str] | None
     # phantom_lung
     phantom: Phantom | None
+    # dicom
+    dicom: Dicom | None
 
 
 class Transforms(Section):
@@ -260,6 +278,16 @@ class PredictConfig(Section):
     trust: list[str]
 
 
+class ImportConfig(Dicom):
+    """``python -m pipeline import``."""
+
+    source: str
+    output: str
+    labels: dict[int, str] | None
+    workers: Count | None
+    trust: list[str]
+
+
 class SyncConfig(Section):
     """``python -m pipeline sync``."""
 
@@ -272,5 +300,6 @@ COMMANDS: dict[str, type[Section]] = {
     "train": TrainConfig,
     "check": TrainConfig,
     "predict": PredictConfig,
+    "import": ImportConfig,
     "sync": SyncConfig,
 }
