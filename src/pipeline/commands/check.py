@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pipeline.data.integrity import CheckResult, CheckSettings, Fault
 
-SAME = 5  # faults of one rule shown in full; check.json has all of them
+SAME = 10  # faults of one rule shown in full; check.json has all of them
 WORKERS = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 WIDTH = 200  # of lines that go to a file or pipe
 
@@ -49,7 +49,9 @@ def check_settings(settings: TrainConfig) -> CheckSettings:
 
     missing = settings.data.missing
     return CheckSettings(
+        **settings.check.model_dump(exclude={"contact_sheet_cases"}),
         folds=None if settings.folds.predefined or settings.folds.file else settings.folds.count,
+        predefined=settings.folds.predefined,
         missing_modality=missing.modality,
         missing_voxels=missing.voxels,
         missing_target=missing.target,
