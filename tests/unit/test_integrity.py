@@ -282,7 +282,7 @@ def test_duplicates_inside_an_npz_are_kept_together_not_refused(tmp_path: Path) 
         train_images=images[:6], train_labels=labels[:6], val_images=images[6:], val_labels=labels[6:],
     )  # fmt: skip
     result = check_dataset(read_medmnist(root=tmp_path))
-    assert seen(result) == [("warning", "duplicate", "a.npz:val_images[1]")]
+    assert seen(result) == [("warning", "two_splits", "a.npz:val_images[1]")]
     assert "split train and val" in result.faults[0].fault
     assert result.duplicates == (("train_00002", "val_00001"),)
 
