@@ -240,6 +240,21 @@ class Derived(Section):
     class_weights: list[float] | None
 
 
+class Check(Section):
+    """Limits of the integrity check: see ``pipeline.data.integrity.CheckSettings``."""
+
+    affine_tolerance_mm: Annotated[float, Field(ge=0)]
+    fewest_foreground_voxels: Annotated[int, Field(ge=0)]
+    intensity_factor: Annotated[float, Field(gt=1)]
+    air_shift_hu: Annotated[float, Field(gt=0)]
+    saturated_fraction: Fraction
+    spacing_factor: Annotated[float, Field(gt=1)]
+    inverted_correlation: Annotated[float, Field(ge=-1, lt=0)]
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=15)] | None
+    misfit: Fraction
+    contact_sheet_cases: Annotated[int, Field(ge=0)]
+
+
 class TrainConfig(Section):
     """``python -m pipeline train`` and ``check``."""
 
@@ -250,6 +265,7 @@ class TrainConfig(Section):
     cache: str | None
     trust: list[str]
     data: Data
+    check: Check
     transforms: Transforms
     sampling: Sampling
     network: Node
