@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.data.case import ArraySource, Case
 from pipeline.data.preprocessing import Prepared, Preprocessing
 
-LAYOUT = 1  # of an entry's files; part of every key
+LAYOUT = 2  # of an entry's files; part of every key
 LIBRARIES = ("monai", "torch", "numpy", "nibabel")  # whose version may change what preprocessing computes
 
 
@@ -41,13 +41,12 @@ class Store:
 
     def key(self, case: Case) -> str:
         """The name of the case's entry."""
-        labels = self.preprocessing.labels
         identity = {
             "layout": LAYOUT,
             "recipe": self.recipe,
-            "labels": [[value, name] for value, name in labels.values.items()] if labels and case.label else None,
+            "preprocessing": self.preprocessing.identity(),
+            "modalities": list(case.images),
             "files": sorted(self.digests[case.case_id].items()),
-            "centres": self.preprocessing.centres,
             "libraries": {name: version(name) for name in LIBRARIES},
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
@@ -98,6 +97,7 @@ class Store:
                 "native_shape": list(prepared.native_shape),
                 "native_affine": prepared.native_affine.tolist(),
                 "counts": {str(index): count for index, count in prepared.counts.items()},
+                "absent": list(prepared.absent),
             }
             (partial / "geometry.json").write_text(json.dumps(geometry), encoding="utf-8")
             partial.rename(entry)
@@ -121,4 +121,5 @@ def _read(entry: Path) -> Prepared:
         native_affine=np.array(geometry["native_affine"]),
         centres={int(index): np.load(entry / f"centres_{index}.npy") for index in geometry["counts"]},
         counts={int(index): count for index, count in geometry["counts"].items()},
+        absent=tuple(geometry["absent"]),
     )
