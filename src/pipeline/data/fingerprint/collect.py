@@ -36,6 +36,7 @@ def fingerprint_dataset(
     """
     settings = settings or FingerprintSettings()
     cases = [case for case in dataset.cases if case.case_id in digests]
+    cases.sort(key=lambda case: case.case_id)  # the order of a table changes no digit of a sum
     drawn = settings.drawn(len(cases))
     folder = None if cache is None else cache / "fingerprint"
     keys = {case.case_id: _key(dataset, case, digests[case.case_id], settings, drawn) for case in cases}

@@ -13,7 +13,7 @@ def describe(fingerprint: Fingerprint) -> list[str]:
     """Lines for people: cases, grids, intensities and classes; medians, with lowest to highest where they differ."""
     group, unit = fingerprint.overall, fingerprint.unit
     lines = [f"{fingerprint.name}: {group.cases} cases of {group.patients} patients"]
-    if fingerprint.sites:
+    if len(fingerprint.sites) > 1:
         lines[0] += f", {len(fingerprint.sites)} sites"
     for modality, grid in group.grids.items():
         there = "" if grid.cases == group.cases else f" ({grid.cases} cases)"
@@ -21,7 +21,7 @@ def describe(fingerprint: Fingerprint) -> list[str]:
         if unit == "mm":
             said += f"spacing {_per_axis(grid.spacing)} mm ({', '.join(fingerprint.axes)}), "
         said += f"shape {_per_axis(grid.shape)}"
-        said += f", size {_per_axis(grid.size)} mm" if unit == "mm" else " px (row, column)"
+        said += " voxels" if unit == "mm" else f" px ({', '.join(fingerprint.axes)})"
         if any(whole.median != cut.median for whole, cut in zip(grid.shape, grid.cropped_shape, strict=True)):
             said += f", cropped to nonzero {_per_axis(grid.cropped_shape)}"
         lines.append(said)
@@ -65,6 +65,5 @@ def _per_axis(spreads: tuple[Spread, ...]) -> str:
 
 
 def _one(spread: Spread) -> str:
-    if spread.min == spread.max:
-        return f"{spread.median:.4g}"
-    return f"{spread.median:.4g} ({spread.min:.4g} to {spread.max:.4g})"
+    median, low, high = (f"{value:.4g}" for value in (spread.median, spread.min, spread.max))
+    return median if low == high else f"{median} ({low} to {high})"

@@ -31,9 +31,9 @@ class Finding:
     """One quantity in which inputs differ from the training cases.
 
     ``image``: modality or channel. ``files``: inputs outside of the limits for one, worst first; ``inputs``: how many
-    were compared. ``value``: of the worst input; ``training``: lowest and highest training case. Where the inputs differ
-    together, ``median`` is theirs, and ``central`` what most training cases lie between. ``strength``: distance from
-    the limit in its units.
+    were compared. ``value``: of the worst input; ``training``: lowest and highest training case. Where the inputs
+    differ together, ``median`` is theirs, and ``central`` what most training cases lie between. ``strength``: distance
+    from the limit in its units.
     """
 
     rule: Rule
@@ -91,7 +91,7 @@ def compare_intensities(
 
 
 def other_values(channel: str, training: Intensities, found: Sequence[tuple[str, ChannelMeasure]]) -> Iterator[Finding]:
-    """Values as of pictures (0..255) or as of normalised images (0..1) where no training case has them, or wider ones."""
+    """Values of pictures (0..255), of normalised images (0..1) or wider ones, where no training case has such."""
     other = [(file, image.image) for file, image in found if image.image.extent not in training.ranges]
     if not other:
         return
@@ -110,9 +110,9 @@ def other_values(channel: str, training: Intensities, found: Sequence[tuple[str,
         median=None,
         central=(lowest, highest),
         strength=1.0,
-        text=f"{channel}: the values of {counted(len(other), len(found))} lie in another range than those of the training "
-        f"cases: {name} in {_between((image.min, image.max))} ({image.extent}), training in "
-        f"{_between((lowest, highest))} ({known}); other units, or rescaled?",
+        text=f"{channel}: range of values: {counted(len(other), len(found))} in other units, or rescaled "
+        f"(training {_between((lowest, highest))}, {known}): worst {name} with {_between((image.min, image.max))}, "
+        f"{image.extent}",
     )
 
 
@@ -127,28 +127,22 @@ def outside(
     by_file: bool = True,
 ) -> Iterator[Finding]:
     """A finding where files lie outside of the limits for one, or all of them together outside of those for many."""
-    beyond = {file: limits.beyond(value, limits.case) if by_file else 0.0 for file, value in values}
     ranked = sorted(values, key=lambda pair: -limits.beyond(pair[1], limits.central))
-    files = tuple(file for file, _ in ranked if beyond[file] > 0)
-    median = float(np.median([value for _, value in values])) if len(values) >= settings.median_files else None
-    shifted = 0.0 if median is None else limits.beyond(median, limits.median)
-    if not files and not shifted:
+    far = [limits.beyond(value, limits.case) if by_file else 0.0 for _, value in ranked]
+    files = tuple(file for (file, _), distance in zip(ranked, far, strict=True) if distance > 0)
+    median = float(np.median([value for _, value in values]))
+    moved = limits.beyond(median, limits.median) if len(values) >= settings.median_files else 0.0
+    if not files and not moved:
         return
-    if not shifted:
-        median = None
     worst, value = ranked[0]
-    if median is not None and not files:  # the farthest on the side to which all have moved
-        side = -1 if median < limits.central[0] else 1
-        worst, value = max(values, key=lambda pair: side * pair[1])
-    if median is None:
-        said = f"{quantity} of {counted(len(files), len(values))} lies outside of the training cases: "
-        said += f"worst {worst} with {value:.4g}{unit}, training {_between(limits.range)}{unit}"
-    else:
+    if moved:
         share = settings.central[1] - settings.central[0]
-        said = (
-            f"{quantity} of {len(values)} files differs: median {median:.4g}{unit}, {share:g} % of the training cases "
-        )
-        said += f"lie in {_between(limits.central)}{unit}; worst {worst} with {value:.4g}{unit}"
+        others = sum(limits.beyond(value, limits.central) > 0 for _, value in values)
+        said = f"{counted(others, len(values))} outside of the central {share:g} % of the training cases "
+        said += f"({_between(limits.central)}{unit}): median {median:.4g}{unit}, worst {worst} with {value:.4g}{unit}"
+    else:
+        said = f"{counted(len(files), len(values))} outside of the training cases ({_between(limits.range)}{unit}): "
+        said += f"worst {worst} with {value:.4g}{unit}"
     yield Finding(
         rule=rule,
         image=image,
@@ -158,10 +152,10 @@ def outside(
         worst=worst,
         value=value,
         training=limits.range,
-        median=median,
+        median=median if moved else None,
         central=limits.central,
-        strength=max(shifted, *beyond.values()),
-        text=f"{image}: {said}",
+        strength=max(moved, *far),
+        text=f"{image}: {quantity}: {said}",
     )
 
 

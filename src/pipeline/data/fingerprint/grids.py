@@ -20,7 +20,7 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True)
 class VoxelGrid:
-    """``shape``: as stored. ``affine``: (4, 4), voxel index -> world, RAS+ in mm. ``in_mm``: voxels have a size in mm."""
+    """``shape``: as stored. ``affine``: (4, 4), voxel index -> world, RAS+ in mm. ``in_mm``: voxels have a size."""
 
     shape: tuple[int, ...]
     affine: np.ndarray

@@ -62,8 +62,8 @@ def measure_case(
 ) -> CaseMeasure:
     """Measure one case; one image at a time is in memory, besides the mask.
 
-    ``labels`` None: the mask is not looked at. ``drawn``: voxels drawn per channel, and inside the mask. ``place`` tells
-    the draws of one case from those of another. Raises UserError.
+    ``labels`` None: the mask is not looked at. ``drawn``: voxels drawn per channel, and inside the mask. ``place``
+    tells the draws of one case from those of another. Raises UserError.
     """
     foreground, measured = None, None
     if labels is not None and case.label is not None:

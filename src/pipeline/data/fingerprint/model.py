@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,6 +38,11 @@ class FingerprintSettings(Record):
     connectivity: Connectivity = "corners"
     percentiles: Annotated[tuple[Finite, ...], Field(min_length=2)] = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
     seed: int = 0
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> FingerprintSettings:
+        """The settings as the section ``fingerprint`` of a configuration has them; percentiles in any order."""
+        return cls(**{**section, "percentiles": tuple(sorted(set(map(float, section["percentiles"]))))})
 
     def drawn(self, cases: int) -> int:
         """Voxels drawn per case in a data set of so many cases: halved, so that one case more seldom changes it."""
@@ -72,9 +78,9 @@ class Pooled(Record):
 class Grid(Record):
     """Voxel grids of one modality, per axis in RAS order (pictures: row, column).
 
-    ``spacing`` and sizes: mm, or pixels (see ``Fingerprint.unit``). ``cropped_*``: of the bounding box of the voxels that
-    are not zero in all modalities on the same grid. ``anisotropy``: coarsest by finest spacing of a case.
-    ``orientations``: axis codes as stored in the files, to number of cases.
+    ``spacing`` and sizes: mm, or pixels (see ``Fingerprint.unit``). ``cropped_*``: of the bounding box of the voxels
+    that are not zero in some modality on the same grid, nnU-Net's crop. ``anisotropy``: coarsest by finest spacing of a
+    case. ``orientations``: axis codes as stored in the files, to number of cases.
     """
 
     cases: int
