@@ -100,8 +100,11 @@ def test_images_unlike_the_training_data_are_told_of(
     arguments = ["predict", f"run={run}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]
     assert main(arguments) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: drift: ")]
-    assert [line.split(": ")[3].split(" (")[0] for line in said] == ["size in rows", "mean intensity"], said
-    assert json.loads((tmp_path / "out" / "drift.json").read_text())["inputs"] == 6
+    report = json.loads((tmp_path / "out" / "drift.json").read_text())
+    assert report["inputs"] == 6
+    assert {finding["rule"] for finding in report["findings"]} == {"size", "intensity"}
+    assert said == [f"warning: drift: {line}" for line in report["lines"]]
+    assert len(said) == 2
     assert main([*arguments, "drift.enabled=false"]) == 0
     assert "drift" not in capsys.readouterr().out
     assert main([*arguments, "drift.central=[95,5]"]) == 2
