@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Node = dict[str, Any]
 Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(s|m|h|d)$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(gt=0, lt=100)]
 Count = Annotated[int, Field(ge=1)]
 Sizes = list[Count]
 Range = tuple[float, float]
@@ -229,6 +230,30 @@ class Tracking(Section):
     flush_timeout: Duration
 
 
+class Fingerprint(Section):
+    """How the data set is measured for fingerprint.json."""
+
+    sample_voxels: Count
+    pool_voxels: Count
+    connectivity: Literal["faces", "edges", "corners"]
+    percentiles: Annotated[list[Percent], Field(min_length=2)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class Drift(Section):
+    """Limits beyond which new images are unlike the training data."""
+
+    enabled: bool
+    spacing_factor: Annotated[float, Field(gt=1)]
+    size_factor: Annotated[float, Field(gt=1)]
+    margin: Annotated[float, Field(ge=0)]
+    central: tuple[Percent, Percent]
+    least_width: Fraction
+    median_margin: Annotated[float, Field(ge=0)]
+    median_files: Count
+    few_cases: Annotated[int, Field(ge=0)]
+
+
 class Derived(Section):
     """Filled from the data before anything is built; configs refer to it as ``${derived.in_channels}``."""
 
@@ -277,6 +302,7 @@ class TrainConfig(Section):
     inference: Inference
     evaluation: Evaluation
     tracking: Tracking
+    fingerprint: Fingerprint
     derived: Derived
 
 
@@ -290,6 +316,7 @@ class PredictConfig(Section):
     ensemble: list[int] | None
     checkpoint: Literal["last", "best"] | None
     batch: Count
+    drift: Drift
     tracking: Tracking
     trust: list[str]
 
