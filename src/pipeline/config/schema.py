@@ -59,6 +59,19 @@ class Phantom(Section):
     offset_hu: Range
 
 
+class Bids(Section):
+    """Which files of a BIDS folder are images, and where their masks and targets are."""
+
+    datatype: str
+    suffix: str | list[str]
+    entities: dict[str, str | int] | None
+    extension: str | None
+    derivative: str | None
+    mask: dict[str, str | int | None] | None
+    site: str | None
+    target: str | None
+
+
 class Missing(Section):
     """What to do about what a case lacks."""
 
@@ -86,7 +99,9 @@ class Dicom(Section):
 class Data(Section):
     """Where the images are and what their labels mean."""
 
-    format: Literal["files", "decathlon", "table", "medmnist", "phantom_lung", "dicom"]
+    format: Literal[
+        "decathlon", "nnunet", "table", "files", "class_folders", "bids", "medmnist", "dicom", "phantom_lung"
+    ]
     name: str
     root: str | None
     spatial_dims: Literal[2, 3] | None
@@ -107,6 +122,7 @@ class Data(Section):
     table: str | None
     columns: dict[str, str | None] | None
     keep: dict[str, Any] | None
+    allow_outside: bool
     # medmnist
     npz: str | None
     splits: list[str] | None
@@ -114,6 +130,8 @@ class Data(Section):
     phantom: Phantom | None
     # dicom
     dicom: Dicom | None
+    # bids
+    bids: Bids | None
 
 
 class Transforms(Section):
