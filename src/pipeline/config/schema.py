@@ -92,6 +92,15 @@ class Data(Section):
     phantom: Phantom | None
 
 
+class Store(Section):
+    """Preprocessed cases on disk: see ``pipeline.data.store.StoreSettings`` for the meaning of each value."""
+
+    format: Literal["npy", "blosc2"]
+    dtype: Literal["float32", "float16", "auto"]
+    max_gb: Annotated[float, Field(gt=0)] | None
+    workers: Count | None
+
+
 class Transforms(Section):
     """MONAI dictionary transforms on the keys ``image`` and ``label``."""
 
@@ -209,6 +218,7 @@ class TrainConfig(Section):
     cache: str | None
     trust: list[str]
     data: Data
+    store: Store
     transforms: Transforms
     sampling: Sampling
     network: Node

@@ -51,26 +51,53 @@ class TrainingPatches(Dataset[Batch]):
         return len(self.cases)
 
     def __getitem__(self, draw: Draw) -> Batch:
-        prepared = self.store[self.cases[draw.case]]
-        start = self.sampling.start(prepared, generator(self.seed, "patch", draw.epoch, draw.place))
-        sample: dict[str, Any] = {"image": torch.from_numpy(cut(prepared.image, start, self.sampling.size))}
+        return {key: values[0] for key, values in self.__getitems__([draw]).items()}
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+        """A whole batch: every patch is copied once, from the store to its place."""
+        batch = self._cut(draws)
+        if not self.augmentation:
+            return batch
+        samples = [
+            self._augmented(draw, {key: values[place] for key, values in batch.items()})
+            for place, draw in enumerate(draws)
+        ]
+        return {key: torch.stack([sample[key] for sample in samples]) for key in batch}
+
+    def _cut(self, draws: Sequence[Draw]) -> Batch:
+        cases = [self.store[self.cases[draw.case]] for draw in draws]
+        size, together = self.sampling.size, len(draws)
+        batch: Batch = {"image": torch.empty((together, cases[0].image.shape[0], *size))}
         if self.targets is None:
-            assert prepared.label is not None
-            sample["label"] = torch.from_numpy(cut(prepared.label[None], start, self.sampling.size))
+            batch["label"] = torch.empty((together, 1, *size), dtype=torch.uint8)
+        else:
+            batch["target"] = torch.tensor([[self.targets[draw.case]] for draw in draws])
+        images = batch["image"].numpy()
+        labels = batch["label"].numpy() if self.targets is None else None
+        for place, (draw, prepared) in enumerate(zip(draws, cases, strict=True)):
+            start = self.sampling.start(prepared, generator(self.seed, "patch", draw.epoch, draw.place))
+            cut(prepared.image, start, size, images[place])
+            if labels is not None:
+                assert prepared.label is not None
+                cut(prepared.label, start, size, labels[place, 0])
+        return batch
+
+    def _augmented(self, draw: Draw, sample: dict[str, Any]) -> dict[str, Any]:
         seed = draw_seed(self.seed, "augment", draw.epoch, draw.place)
+        target = sample.pop("target", None)
         with plain_tensors(), torch_seeded(seed):
             state = np.random.RandomState(np.random.PCG64(seed))
             for transform in self.augmentation:
                 if isinstance(transform, Randomizable):
                     transform.set_random_state(state=state)
                 sample = transform(sample)
-        batch: Batch = {"image": torch.as_tensor(sample["image"], dtype=torch.float32)}
-        if self.targets is None:
-            label = torch.as_tensor(sample["label"])
-            batch["label"] = label if label.dtype == torch.uint8 else label.round().to(torch.uint8)
+        augmented: dict[str, Any] = {"image": torch.as_tensor(sample["image"], dtype=torch.float32)}
+        if target is not None:
+            augmented["target"] = target
         else:
-            batch["target"] = torch.tensor([self.targets[draw.case]])
-        return batch
+            label = torch.as_tensor(sample["label"])
+            augmented["label"] = label if label.dtype == torch.uint8 else label.round().to(torch.uint8)
+        return augmented
 
 
 class WholeCases(Dataset[Batch]):
@@ -100,11 +127,17 @@ def training_loader(patches: TrainingPatches, batches: EpochBatches, *, workers:
     return DataLoader(
         patches,
         batch_sampler=batches,
+        collate_fn=ready,
         num_workers=workers,
         persistent_workers=False,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="spawn" if workers else None,
     )
+
+
+def ready(batch: Any) -> Any:
+    """A batch that needs no collating."""
+    return batch
 
 
 def validation_loader(cases: WholeCases, *, batch_size: int = 1) -> DataLoader[Batch]:

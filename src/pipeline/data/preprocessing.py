@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.case import Case, Labels
 from pipeline.data.image_io import Image, read_image, read_mask
+from pipeline.data.voxels import Voxels
 from pipeline.errors import UserError
 
 Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -25,16 +26,17 @@ class Prepared:
     ``image``: (C, *spatial) float32. ``label``: (*spatial) uint8 class indices, or None. ``affine``: (4, 4), voxel
     index of this grid to world, mm. ``native_affine`` and ``native_shape`` describe the grid of the file.
     ``centres``: per class that occurs, voxel indices (n, spatial_dims) of a sample of its voxels; ``counts``: how
-    many it has.
+    many it has. ``absent``: channels of modalities that the case lacks, zeros in the image.
     """
 
-    image: NDArray[np.float32]
-    label: NDArray[np.uint8] | None
+    image: Voxels
+    label: Voxels | None
     affine: NDArray[np.float64]
     native_shape: tuple[int, ...]
     native_affine: NDArray[np.float64]
     centres: Mapping[int, NDArray[np.int32]]
     counts: Mapping[int, int]
+    absent: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,6 +60,18 @@ class Preprocessing:
         self.transforms = transforms
         self.labels = labels
         self.centres = centres
+
+    def identity(self) -> dict[str, Any]:
+        """All that shapes what is prepared besides the transforms and the files, as JSON values."""
+        labels = self.labels
+        return {
+            "labels": None if labels is None else [[value, name] for value, name in labels.values.items()],
+            "regions": None
+            if labels is None or labels.regions is None
+            else [[name, list(values)] for name, values in labels.regions.items()],
+            "ignore": None if labels is None else labels.ignore,
+            "centres": self.centres,
+        }
 
     def __call__(self, case: Case, *, with_label: bool = True) -> Prepared:
         """Prepare one case; a file that cannot be read or transformed raises :class:`UserError` with its name."""
