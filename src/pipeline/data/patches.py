@@ -49,9 +49,12 @@ def cut(array: Voxels, start: Sequence[int], size: Sequence[int], out: NDArray[A
     extents = array.shape[lead:]
     every = (slice(None),) * lead
     inner = tuple([slice(max(s, 0), min(s + n, extent)) for s, n, extent in zip(start, size, extents, strict=True)])
-    piece = array.raw((*every, *inner)) if isinstance(array, StoredArray) else array[(*every, *inner)]
     if out is None:
         out = np.empty((*array.shape[:lead], *size), dtype=array.dtype)
+    if any(i.start >= i.stop for i in inner):
+        out[...] = 0
+        return out
+    piece = array.raw((*every, *inner)) if isinstance(array, StoredArray) else array[(*every, *inner)]
     if piece.shape == out.shape:
         out[...] = piece
         return out

@@ -65,7 +65,7 @@ def as_stored(image: NDArray[np.float32], dtype: ImageType) -> NDArray[Any]:
         return narrowest(image)
     if dtype == "float16":
         greatest = float(np.abs(image).max())
-        if greatest > np.finfo(np.float16).max:  # not so for NaN
+        if greatest > float(np.finfo(np.float16).max):  # not so for NaN
             raise ValueError(f"voxels of magnitude {greatest:g} are too large for store.dtype=float16")
         return image.astype(np.float16)
     return image

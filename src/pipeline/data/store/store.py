@@ -19,7 +19,7 @@ from pipeline.data.store.identity import code_hashes, entry_key, library_version
 from pipeline.data.store.parallel import Done, attempt, cores, failed, one_thread, write_all
 from pipeline.data.store.settings import Places, StoreSettings
 from pipeline.data.store.users import Use, evict, touch
-from pipeline.data.store.writing import Writer, clear_leftovers, prepare_case, store_error
+from pipeline.data.store.writing import StoreError, Writer, clear_leftovers, prepare_case, store_error
 from pipeline.errors import UserError, UserErrors
 
 MOST_ENTRIES = 512  # kept described in memory, class coordinates included
@@ -180,9 +180,9 @@ class _Progress:
         self.mistakes: list[UserError] = []
 
     def step(self, done: Done) -> None:
-        self.mistakes += [UserError(*parts) for parts in done.mistakes]
         if done.storage:  # a full disk: what else failed may follow from it
-            raise self.mistakes[-1]
+            raise StoreError(*done.mistakes[0])
+        self.mistakes += [UserError(*parts) for parts in done.mistakes]
         self.done += 1
         self.written += done.outcome == "written"
         if self.report is not None:

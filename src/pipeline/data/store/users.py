@@ -38,6 +38,7 @@ class Use:
             return
         with users_locked(self.places):  # nobody evicts between our word and our look at what is there
             if self._file is None:
+                _used(self.places)  # clears away the dead
                 self._file = take(self.path, wait=True)
                 assert self._file is not None
                 self._finalizer = weakref.finalize(self, _release, self.path, self._file)
