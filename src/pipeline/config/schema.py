@@ -67,7 +67,7 @@ class Missing(Section):
 class Data(Section):
     """Where the images are and what their labels mean."""
 
-    format: Literal["decathlon", "table", "medmnist", "phantom_lung"]
+    format: Literal["files", "decathlon", "table", "medmnist", "phantom_lung"]
     name: str
     root: str | None
     spatial_dims: Literal[2, 3] | None
@@ -78,6 +78,9 @@ class Data(Section):
     target_names: dict[str | int, str] | None
     missing: Missing
     patient_pattern: str | None
+    # files
+    images: dict[str, str] | None
+    mask: str | None
     # decathlon
     task: str | None
     download: bool
@@ -119,6 +122,7 @@ class Sampling(Section):
     batch_size: Count
     batches_per_epoch: Count | None
     foreground_fraction: Fraction
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Loss(Section):
@@ -175,6 +179,11 @@ class Inference(Section):
     window_batch: Count
     blending: Literal["gaussian", "constant"]
     mirror_axes: list[Annotated[int, Field(ge=0, le=2)]]
+    region_threshold: Annotated[float, Field(gt=0, lt=1)]
+
+    def window(self) -> dict[str, Any]:
+        """The settings of the sliding window."""
+        return self.model_dump(exclude={"region_threshold"})
 
 
 class Evaluation(Section):

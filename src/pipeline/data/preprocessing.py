@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,9 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from pipeline.data.case import Case, Labels
-from pipeline.data.image_io import Image, read_image, read_mask
+from pipeline.data.image_io import Image, read_mask
+from pipeline.data.labels import IGNORED
+from pipeline.data.modalities import read_modalities
 from pipeline.data.voxels import Voxels
 from pipeline.errors import UserError
 
@@ -26,7 +28,7 @@ class Prepared:
     ``image``: (C, *spatial) float32. ``label``: (*spatial) uint8 class indices, or None. ``affine``: (4, 4), voxel
     index of this grid to world, mm. ``native_affine`` and ``native_shape`` describe the grid of the file.
     ``centres``: per class that occurs, voxel indices (n, spatial_dims) of a sample of its voxels; ``counts``: how
-    many it has. ``absent``: channels of modalities that the case lacks, zeros in the image.
+    many it has; ignored voxels are in neither. ``absent``: channels of modalities that the case lacks; they are zero.
     """
 
     image: Voxels
@@ -53,29 +55,40 @@ class Preprocessing:
     """Reads a case and applies the deterministic transforms to it.
 
     ``transforms`` take and give a dictionary with ``image`` and, when there is a mask, ``label``: channel-first
-    ``MetaTensor`` with the affine of the file. ``centres`` is the number of voxels remembered per class.
+    ``MetaTensor`` with the affine of the file. ``modalities``: what the channels stand for, in order, the reference
+    grid first. ``missing_voxels``: what is done about NaN (see fill_nonfinite). ``centres`` is the number of voxels
+    remembered per class.
     """
 
-    def __init__(self, transforms: Transform, labels: Labels | None, *, centres: int = 4096) -> None:
+    def __init__(
+        self,
+        transforms: Transform,
+        labels: Labels | None,
+        *,
+        modalities: Sequence[str] = (),
+        missing_voxels: str = "error",
+        centres: int = 4096,
+    ) -> None:
         self.transforms = transforms
         self.labels = labels
+        self.modalities = tuple(modalities)
+        self.missing_voxels = missing_voxels
         self.centres = centres
 
     def identity(self) -> dict[str, Any]:
-        """All that shapes what is prepared besides the transforms and the files, as JSON values."""
+        """What besides the transforms decides about the result; plain types."""
         labels = self.labels
         return {
             "labels": None if labels is None else [[value, name] for value, name in labels.values.items()],
-            "regions": None
-            if labels is None or labels.regions is None
-            else [[name, list(values)] for name, values in labels.regions.items()],
             "ignore": None if labels is None else labels.ignore,
+            "modalities": list(self.modalities) if len(self.modalities) > 1 else None,
+            "missing_voxels": self.missing_voxels,
             "centres": self.centres,
         }
 
     def __call__(self, case: Case, *, with_label: bool = True) -> Prepared:
         """Prepare one case; a file that cannot be read or transformed raises :class:`UserError` with its name."""
-        image = read_case_image(case)
+        image, absent = read_modalities(case, self.modalities, missing_voxels=self.missing_voxels)
         data: dict[str, Any] = {"image": _tensor(image)}
         if with_label and case.label is not None and self.labels is not None:
             data["label"] = _tensor(read_label(case, self.labels))
@@ -88,32 +101,22 @@ class Preprocessing:
                 "look at transforms.preprocessing and at the image's shape and spacing (python -m pipeline check)",
             ) from error
         array = np.ascontiguousarray(np.asarray(data["image"].numpy(), dtype=np.float32))
+        array[list(absent)] = 0
         label = None
         if "label" in data:
             label = np.ascontiguousarray(np.asarray(data["label"][0].numpy()).round().astype(np.uint8))
+        voxels = class_voxels(label, self.centres) if label is not None else {}
+        counts = {} if label is None else {i: int(n) for i, n in enumerate(np.bincount(label.ravel())) if n}
         return Prepared(
             image=array,
             label=label,
             affine=_four(np.asarray(data["image"].affine, dtype=np.float64)),
             native_shape=tuple(image.array.shape[1:]),
             native_affine=image.affine,
-            centres=class_voxels(label, self.centres) if label is not None else {},
-            counts={} if label is None else {i: int(n) for i, n in enumerate(np.bincount(label.ravel())) if n},
+            centres={index: found for index, found in voxels.items() if index != IGNORED},
+            counts={index: count for index, count in counts.items() if index != IGNORED},
+            absent=absent,
         )
-
-
-def read_case_image(case: Case) -> Image:
-    """All modalities of a case as the channels of one image (they must share one grid)."""
-    images = [read_image(source) for source in case.images.values()]
-    first = images[0]
-    for source, other in zip(list(case.images.values())[1:], images[1:], strict=True):
-        if other.array.shape[1:] != first.array.shape[1:] or not np.allclose(other.affine, first.affine, atol=1e-4):
-            raise UserError(
-                f"{source.path}: its voxel grid differs from that of {next(iter(case.images.values())).path}"
-            )
-    if len(images) == 1:
-        return first
-    return Image(np.concatenate([image.array for image in images]), first.affine, first.spatial_dims)
 
 
 def read_label(case: Case, labels: Labels) -> Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,10 @@ class Voxels(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the values that indexing gives."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
 
     def __getitem__(self, where: Any, /) -> Any: ...
 

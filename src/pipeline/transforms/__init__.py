@@ -1,5 +1,6 @@
 """Transforms that MONAI lacks, or has in a slower form."""
 
 from pipeline.transforms.affine import RandomAffined
+from pipeline.transforms.per_modality import PerModalityd
 
-__all__ = ["RandomAffined"]
+__all__ = ["PerModalityd", "RandomAffined"]

@@ -12,18 +12,20 @@ from pipeline.data.case import Dataset, TaskKind
 from pipeline.data.labels import with_regions
 from pipeline.data.missing import settle_missing
 from pipeline.data.readers.decathlon import read_decathlon
+from pipeline.data.readers.files import read_files
 from pipeline.data.readers.medmnist import read_medmnist
 from pipeline.data.readers.phantom import read_phantom
 from pipeline.data.readers.sources import listed, nearest
 from pipeline.data.readers.table import read_table
 from pipeline.errors import UserError
 
-__all__ = ["FORMATS", "open_dataset", "read_decathlon", "read_medmnist", "read_phantom", "read_table"]
+__all__ = ["FORMATS", "open_dataset", "read_decathlon", "read_files", "read_medmnist", "read_phantom", "read_table"]
 
 EVERYWHERE = ("format", "regions", "ignore", "missing")  # keys that hold for every format and are settled here
 
 FORMATS: Mapping[str, Callable[..., Dataset]] = {
     "decathlon": read_decathlon,
+    "files": read_files,
     "medmnist": read_medmnist,
     "phantom_lung": read_phantom,
     "table": read_table,

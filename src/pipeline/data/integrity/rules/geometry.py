@@ -32,7 +32,12 @@ def dimensions(view: View) -> Iterator[Fault]:
                 fault = f"is {len(reading.shape)}D (shape {reading.shape}); the data set is {dataset.spatial_dims}D"
                 yield view.fault("error", case, source, fault, "take it out, or set data.spatial_dims", "dimensions")
         channels = sum(reading.channels for _, reading in readings)
-        if len(readings) == len(case.images) and channels != dataset.channels:
+        if len(dataset.modalities) > 1:
+            for source, reading in readings:
+                if reading.channels != 1:
+                    fault = f"has {reading.channels} channels; one of several modalities has one"
+                    yield view.fault("error", case, source, fault, "save its channels as modalities", "channels")
+        elif len(readings) == len(case.images) and channels != dataset.channels:
             kind = "4D image with " if dataset.spatial_dims == 3 and channels > 1 else ""
             fault = f"{kind}{channels} channels; the data set has {dataset.channels}"
             remedy = "save each case with the same channels"
