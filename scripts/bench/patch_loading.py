@@ -5,9 +5,10 @@
 Generated thorax CTs (data=phantom_lung, about 192x192x128 voxels after preprocessing) are written once. Every side runs
 in a process of its own, in turn, `--repeats` times, from the same files to batches of 96x96x64 patches, half of them on
 the foreground, without augmentation. MONAI gets the dict transforms of its tutorials: LoadImaged, EnsureChannelFirstd,
-Orientationd, Spacingd, ScaleIntensityRanged, EnsureTyped, and RandCropByPosNegLabeld. `monai-indices` also caches the
-foreground indices (FgBgToIndicesd), `monai-plain` crops without metadata tracking on top of that. Ours is what training
-uses: the store and the loader of TrainingPatches.
+Orientationd, Spacingd, ScaleIntensityRanged, EnsureTyped, and RandCropByPosNegLabeld. `cache-indices` also caches the
+foreground indices (FgBgToIndicesd), `cache-plain` crops without metadata tracking on top of that. Ours is what training
+uses: the same transforms (with this project's Spacingd, which gives the same values), the store and the loader of
+TrainingPatches.
 
 Two tables: the epochs after the first (CacheDataset has filled its memory by then), and the whole run, first epoch and
 preprocessing included. Memory is the greatest resident set of the process. `--only ours` measures one side.
@@ -56,14 +57,14 @@ def write_data(root: Path, cases: int) -> None:
     write_phantom_lung(root, settings, workers=2)
 
 
-def preprocessing() -> list[Any]:
-    """The deterministic transforms of both sides."""
-    from monai.transforms import Orientationd, ScaleIntensityRanged, Spacingd
+def preprocessing(spacing: Any) -> list[Any]:
+    """The deterministic transforms of both sides; ``spacing`` is MONAI's Spacingd or ours, as training has it."""
+    from monai.transforms import Orientationd, ScaleIntensityRanged
 
     keys = ["image", "label"]
     return [
         Orientationd(keys=keys, axcodes="RAS", labels=None),
-        Spacingd(keys=keys, pixdim=SPACING, mode=["bilinear", "nearest"]),
+        spacing(keys=keys, pixdim=SPACING, mode=["bilinear", "nearest"]),
         ScaleIntensityRanged(keys=["image"], a_min=WINDOW[0], a_max=WINDOW[1], b_min=0.0, b_max=1.0, clip=True),
     ]
 
@@ -78,6 +79,7 @@ def ours(options: argparse.Namespace, cache: Path) -> Callable[[int], Iterable[A
     from pipeline.data.patches import PatchSampling
     from pipeline.data.preprocessing import Preprocessing
     from pipeline.data.store import Store, StoreSettings
+    from pipeline.transforms import Spacingd
 
     cases, digests = [], {}
     for entry in files(options.data):
@@ -86,7 +88,7 @@ def ours(options: argparse.Namespace, cache: Path) -> Callable[[int], Iterable[A
         digests[image.name] = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in (image, label)}
     labels = Labels({0: "background", 1: "lung", 2: "tumour"})
     settings = StoreSettings(format="blosc2" if options.side == "ours-blosc2" else "npy")
-    store = Store(cache, Preprocessing(Compose(preprocessing()), labels), "bench", digests, settings)
+    store = Store(cache, Preprocessing(Compose(preprocessing(Spacingd)), labels), "bench", digests, settings)
     store.prepare(cases, workers=options.threads)
     sampling = PatchSampling("foreground", tuple(options.patch), 0.5)
     patches = TrainingPatches(cases, store, sampling, [], targets=None, seed=0)
@@ -104,11 +106,18 @@ def ours(options: argparse.Namespace, cache: Path) -> Callable[[int], Iterable[A
 def theirs(options: argparse.Namespace, cache: Path) -> Callable[[int], Iterable[Any]]:
     """MONAI's dict transforms behind one of its caching data sets."""
     from monai.data import CacheDataset, DataLoader, PersistentDataset, set_track_meta
-    from monai.transforms import EnsureChannelFirstd, EnsureTyped, FgBgToIndicesd, LoadImaged, RandCropByPosNegLabeld
+    from monai.transforms import (
+        EnsureChannelFirstd,
+        EnsureTyped,
+        FgBgToIndicesd,
+        LoadImaged,
+        RandCropByPosNegLabeld,
+        Spacingd,
+    )
 
     keys = ["image", "label"]
     indexed = options.side in ("cache-indices", "cache-plain")
-    chain = [LoadImaged(keys=keys), EnsureChannelFirstd(keys=keys), *preprocessing(), EnsureTyped(keys=keys)]
+    chain = [LoadImaged(keys=keys), EnsureChannelFirstd(keys=keys), *preprocessing(Spacingd), EnsureTyped(keys=keys)]
     if indexed:
         chain.append(FgBgToIndicesd(keys="label", fg_postfix="_fg", bg_postfix="_bg"))
     if options.side == "cache-plain":
