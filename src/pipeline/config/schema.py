@@ -134,6 +134,15 @@ class Data(Section):
     bids: Bids | None
 
 
+class Store(Section):
+    """Preprocessed cases on disk: see ``pipeline.data.store.StoreSettings`` for the meaning of each value."""
+
+    format: Literal["npy", "blosc2"]
+    dtype: Literal["float32", "float16", "auto"]
+    max_gb: Annotated[float, Field(gt=0)] | None
+    workers: Count | None
+
+
 class Transforms(Section):
     """MONAI dictionary transforms on the keys ``image`` and ``label``."""
 
@@ -309,6 +318,7 @@ class TrainConfig(Section):
     trust: list[str]
     data: Data
     check: Check
+    store: Store
     transforms: Transforms
     sampling: Sampling
     network: Node

@@ -15,7 +15,10 @@ from pipeline.data.case import Case, Labels
 from pipeline.data.image_io import Image, read_mask
 from pipeline.data.labels import IGNORED
 from pipeline.data.modalities import read_modalities
+from pipeline.data.voxels import Voxels
 from pipeline.errors import UserError
+
+SEARCHED = 16  # classes up to which looking for each is faster than sorting all voxels
 
 Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -30,8 +33,8 @@ class Prepared:
     many it has; ignored voxels are in neither. ``absent``: channels of modalities that the case lacks; they are zero.
     """
 
-    image: NDArray[np.float32]
-    label: NDArray[np.uint8] | None
+    image: Voxels
+    label: Voxels | None
     affine: NDArray[np.float64]
     native_shape: tuple[int, ...]
     native_affine: NDArray[np.float64]
@@ -132,12 +135,15 @@ def read_label(case: Case, labels: Labels) -> Image:
 def class_voxels(label: NDArray[np.uint8], most: int) -> dict[int, NDArray[np.int32]]:
     """Voxel indices (n, spatial_dims) of every class in ``label``, evenly thinned to at most ``most`` each."""
     flat = label.ravel()
-    order = np.argsort(flat, kind="stable")
     counts = np.bincount(flat)
-    ends = np.cumsum(counts)
+    present = np.flatnonzero(counts)
+    order, ends = None, np.cumsum(counts)
+    if len(present) > SEARCHED:
+        order = np.argsort(flat, kind="stable")
     voxels = {}
-    for index in np.flatnonzero(counts):
-        inside = order[ends[index] - counts[index] : ends[index]]
+    for index in present:
+        span = slice(ends[index] - counts[index], ends[index])
+        inside = np.flatnonzero(flat == index) if order is None else order[span]
         if len(inside) > most:
             inside = inside[np.linspace(0, len(inside) - 1, most).astype(np.int64)]
         voxels[int(index)] = np.stack(np.unravel_index(inside, label.shape), axis=1).astype(np.int32)

@@ -2,5 +2,6 @@
 
 from pipeline.transforms.affine import RandomAffined
 from pipeline.transforms.per_modality import PerModalityd
+from pipeline.transforms.spacing import Spacingd
 
-__all__ = ["PerModalityd", "RandomAffined"]
+__all__ = ["PerModalityd", "RandomAffined", "Spacingd"]
