@@ -17,6 +17,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Sizes = list[Count]
 Range = tuple[float, float]
+Beta = Annotated[float, Field(gt=0, lt=1)]
+ClassWeights = dict[str | int, Annotated[float, Field(ge=0)]]
 
 
 class Section(BaseModel):
@@ -126,11 +128,16 @@ class Transforms(Section):
 class Sampling(Section):
     """What a training batch is made of."""
 
-    mode: Literal["uniform", "foreground", "balanced"]
+    mode: Literal["uniform", "foreground", "balanced", "weighted"]
     patch_size: Sizes | None
     batch_size: Count
     batches_per_epoch: Count | None
     foreground_fraction: Fraction
+    forced: Literal["random", "per_batch"]
+    class_weights: ClassWeights | None
+    case_weights: Literal["none", "inverse", "effective"] | ClassWeights
+    effective_beta: Beta
+    centres: Count
     modality_dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -138,6 +145,7 @@ class Loss(Section):
     """The loss and the weight of each class in it."""
 
     class_weights: Literal["none", "inverse", "effective"] | list[float]
+    effective_beta: Beta
     function: Node
 
 
@@ -173,10 +181,16 @@ class Trainer(Section):
 class Folds(Section):
     """Cross-validation: always grouped by patient."""
 
-    count: Annotated[int, Field(ge=2)]
+    scheme: Literal["kfold", "repeated", "holdout", "predefined"]
+    count: Annotated[int, Field(ge=2)] | None
+    repeats: Count
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    inner: Annotated[int, Field(ge=2)] | None
     run: list[Annotated[int, Field(ge=0)]] | None
-    seed: int
-    stratify: Literal["auto", "none", "class", "foreground", "site"]
+    seed: Annotated[int, Field(ge=0)]
+    group: Literal["patient", "site"]
+    stratify: Literal["auto", "none", "class", "foreground", "site"] | list[Literal["class", "foreground", "site"]]
+    quantiles: Count
     predefined: bool
     file: str | None
 
@@ -226,6 +240,21 @@ class Derived(Section):
     class_weights: list[float] | None
 
 
+class Check(Section):
+    """Limits of the integrity check: see ``pipeline.data.integrity.CheckSettings``."""
+
+    affine_tolerance_mm: Annotated[float, Field(ge=0)]
+    fewest_foreground_voxels: Annotated[int, Field(ge=0)]
+    intensity_factor: Annotated[float, Field(gt=1)]
+    air_shift_hu: Annotated[float, Field(gt=0)]
+    saturated_fraction: Fraction
+    spacing_factor: Annotated[float, Field(gt=1)]
+    inverted_correlation: Annotated[float, Field(ge=-1, lt=0)]
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=15)] | None
+    misfit: Fraction
+    contact_sheet_cases: Annotated[int, Field(ge=0)]
+
+
 class TrainConfig(Section):
     """``python -m pipeline train`` and ``check``."""
 
@@ -236,6 +265,7 @@ class TrainConfig(Section):
     cache: str | None
     trust: list[str]
     data: Data
+    check: Check
     transforms: Transforms
     sampling: Sampling
     network: Node

@@ -30,7 +30,8 @@ class TrainingPatches(Dataset[Batch]):
 
     Gives ``image`` (C, *patch) float32, and ``label`` (1, *patch) uint8 class indices or ``target`` (1,) int64. Patch
     and augmentation are functions of (seed, epoch, place) alone. ``targets`` are class indices per case in
-    classification, None in segmentation. ``annotated``: per case, whether it annotates each output; given on as
+    classification, None in segmentation. ``fallback`` () bool comes with a label: the patch was to be centred on a
+    class, and the case has none. ``annotated``: per case, whether it annotates each output; given on as
     ``annotated`` (outputs,) bool. ``modality_dropout``: chance of each modality to be taken away from a patch, so that
     the network learns to do without (at least one stays). A channel that is absent is NaN throughout.
     """
@@ -61,7 +62,8 @@ class TrainingPatches(Dataset[Batch]):
 
     def __getitem__(self, draw: Draw) -> Batch:
         prepared = self.store[self.cases[draw.case]]
-        start = self.sampling.start(prepared, generator(self.seed, "patch", draw.epoch, draw.place))
+        rng = generator(self.seed, "patch", draw.epoch, draw.place)
+        start, fallback = self.sampling.place(prepared, rng, draw.place)
         sample: dict[str, Any] = {"image": torch.from_numpy(cut(prepared.image, start, self.sampling.size))}
         if self.targets is None:
             assert prepared.label is not None
@@ -83,6 +85,7 @@ class TrainingPatches(Dataset[Batch]):
             batch["annotated"] = torch.tensor(self.annotated[draw.case])
         if self.targets is None:
             label = torch.as_tensor(sample["label"])
+            batch["fallback"] = torch.tensor(fallback)
             batch["label"] = label if label.dtype == torch.uint8 else label.round().to(torch.uint8)
         else:
             batch["target"] = torch.tensor([self.targets[draw.case]])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Experiment:
         if unknown:
             raise UserError(
                 f"folds.run={wanted}: there is no fold {unknown[0]}",
-                f"folds.count={len(self.folds)}: the folds are 0 to {len(self.folds) - 1}",
+                f"there are {len(self.folds)}: 0 to {len(self.folds) - 1}",
             )
         return [self.folds[index] for index in sorted(set(wanted))]
 
@@ -65,10 +66,19 @@ class Experiment:
         return [case for case in self.dataset.cases if case.case_id in wanted]
 
     def target_indices(self, cases: list[Case]) -> list[int] | None:
-        """Class index of each case, None in segmentation."""
+        """Class index of each case, None in segmentation; a case without target counts as the commonest class."""
         if self.settings.task == "segmentation":
             return None
-        return [self.dataset.classes.index(str(case.target)) for case in cases]
+        known = Counter(case.target for case in cases if case.target is not None)
+        commonest = max(self.dataset.classes, key=lambda name: known[name])
+        return [self.dataset.classes.index(case.target or commonest) for case in cases]
+
+    def present_classes(self, cases: Sequence[Case]) -> list[set[int]]:
+        """The class indices that occur in each case: its target, or the classes of its voxels."""
+        targets = self.target_indices(list(cases))
+        if targets is not None:
+            return [{target} for target in targets]
+        return [set(self.store[case].centres) for case in cases]
 
     def annotated(self, cases: list[Case]) -> list[list[bool]] | None:
         """Whether each case annotates each output, None where all of the data set annotate all."""
@@ -112,7 +122,8 @@ class Experiment:
                 for output, part in outputs.items():
                     counts[output] += sum(found.get(index, 0) for index in part)
         try:
-            return class_weights(counts.tolist(), self.settings.loss.class_weights)
+            loss = self.settings.loss
+            return class_weights(counts.tolist(), loss.class_weights, beta=loss.effective_beta)
         except ValueError as error:
             raise UserError(str(error), f"the classes are {', '.join(self.dataset.output_classes)}") from error
 
@@ -140,6 +151,7 @@ def make_ready(
         dataset.labels,
         modalities=dataset.modalities,
         missing_voxels=settings.data.missing.voxels,
+        centres=settings.sampling.centres,
     )
     store = Store(cache / "prepared", preprocessing, recipe, digests)
     store.prepare(dataset.cases, workers=workers, report=report)

@@ -26,6 +26,7 @@ from pipeline.training.device import use_deterministic, use_threads
 from pipeline.training.duration import seconds_of
 from pipeline.training.experiment import make_ready
 from pipeline.training.fold_run import FoldRun
+from pipeline.training.rebalancing import rebalanced_twice, require_sampling
 
 KILLED = 130  # exit status after Ctrl-C, as shells use it
 
@@ -49,14 +50,21 @@ def train(
     split = settings.folds
     folds = make_folds(
         dataset,
+        scheme=split.scheme,
         count=split.count,
+        repeats=split.repeats,
+        test_fraction=split.test_fraction,
+        inner=split.inner,
         seed=split.seed,
+        group=split.group,
         stratify=split.stratify,
         foreground=checked.foreground(dataset),
+        quantiles=split.quantiles,
         predefined=split.predefined,
         file=None if split.file is None else Path(split.file).expanduser(),
         together=checked.duplicates,
     )
+    require_sampling(settings, dataset)
     with progress_bar(console, "preprocessing") as report:
         experiment = make_ready(
             settings,
@@ -86,6 +94,9 @@ def train(
         f"training {len(wanted)} of {len(folds)} folds, patch {'x'.join(map(str, experiment.patch_size))}",
         highlight=False,
     )
+    twice = rebalanced_twice(settings)
+    if twice is not None:
+        console.print(twice, highlight=False, soft_wrap=True)
     tags = {**provenance_tags(found), "data_hash": checked.data_hash, "task": settings.task}
     tracker = open_tracker(settings, output)
     status: Status = "FAILED"

@@ -55,7 +55,7 @@ def read_files(
             paths[fields["case"]][modality] = FileSource(path)
     if not found:
         raise UserError(f"{folder}: no file is named like {listed(list(images.values()))}", "check data.images")
-    require_case_ids(found, f"{folder}: the case in data.images")
+    require_case_ids(list(found), f"{folder}: the case in data.images")
     masks = {fields["case"]: FileSource(path) for fields, path in matches(folder, mask, "data.mask")}
     find_patient = patient_finder(patient_pattern)
     cases = [
