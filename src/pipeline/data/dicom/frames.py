@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,7 @@ def _enhanced(instance: Instance) -> Iterator[Slice]:
 
 
 def enhanced_thickness(path: Path) -> float | None:
-    """SpacingBetweenSlices, else SliceThickness, of the first frame of an enhanced file, in mm."""
+    """SpacingBetweenSlices, else SliceThickness, of the first frame of an enhanced file, in mm; None where unknown."""
     from pydicom import dcmread
 
     with quiet(), bounded(path, LONGEST_GROUPS) as file:
@@ -129,7 +130,10 @@ def enhanced_thickness(path: Path) -> float | None:
         shared = (header.get("SharedFunctionalGroupsSequence") or [{}])[0]
         own = (header.get("PerFrameFunctionalGroupsSequence") or [{}])[0]
         for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-            found = frame_value(own, shared, "PixelMeasuresSequence", keyword, 1)
+            try:
+                found = frame_value(own, shared, "PixelMeasuresSequence", keyword, 1)
+            except ValueError:  # no number
+                continue
             if found and found[0]:
                 return abs(found[0])
     return None
@@ -139,8 +143,6 @@ def frame_value(
     own: Dataset | dict[str, Any], shared: Dataset | dict[str, Any], sequence: str, keyword: str, length: int
 ) -> tuple[float, ...] | None:
     """A value of a functional group: of the frame itself, else of all frames."""
-    import math
-
     for groups in (own, shared):
         items = groups.get(sequence)
         value = items[0].get(keyword) if items else None

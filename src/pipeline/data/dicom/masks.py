@@ -11,7 +11,7 @@ from scipy.ndimage import affine_transform
 
 from pipeline.data.dicom.fault import DicomError
 from pipeline.data.dicom.geometry import Grid
-from pipeline.data.dicom.instance import RTSTRUCT, Instance
+from pipeline.data.dicom.instance import RTSTRUCT, Instance, quiet
 from pipeline.data.dicom.segmentation import Segmentation
 from pipeline.data.dicom.settings import DicomSettings
 from pipeline.data.dicom.structure_set import StructureSet
@@ -41,8 +41,7 @@ def paint(
             for roi in outline.annotated:
                 if classes.get(roi) == name:
                     found = True
-                    for part in outline.masks(roi, grid):
-                        own |= part
+                    _add(own, outline, roi, grid)
         if not found:
             continue
         annotated.append(name)
@@ -56,6 +55,17 @@ def paint(
     for outline in outlines:
         notes += outline.notes
     return mask, tuple(annotated), notes
+
+
+def _add(mask: np.ndarray, outline: StructureSet | Segmentation, roi: str, grid: Grid) -> None:
+    try:
+        with quiet():
+            for part in outline.masks(roi, grid):
+                mask |= part
+    except DicomError:
+        raise
+    except Exception as error:  # values are parsed when they are asked for
+        raise DicomError(outline.path, f"ROI {roi} cannot be read ({error})", "export it again") from None
 
 
 def _open(instance: Instance, settings: DicomSettings) -> StructureSet | Segmentation:

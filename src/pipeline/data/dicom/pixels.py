@@ -121,10 +121,20 @@ def decode(path: Path, frames: Sequence[int], dataset: Dataset | None = None) ->
 
     With the decoders that pydicom finds, else with GDCM as it comes with SimpleITK. Raises DicomError.
     """
+    dataset = dataset if dataset is not None else read_dataset(path)
+    with quiet():
+        try:
+            yield from _decode(path, frames, dataset)
+        except (DicomError, GeneratorExit):
+            raise
+        except Exception as error:  # each decoder has errors of its own
+            raise DicomError(path, f"its pixel data are truncated or damaged ({error})", AGAIN) from None
+
+
+def _decode(path: Path, frames: Sequence[int], dataset: Dataset) -> Iterator[tuple[int, np.ndarray]]:
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import iter_pixels
 
-    dataset = dataset if dataset is not None else read_dataset(path)
     syntax = dataset.file_meta.TransferSyntaxUID
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise DicomError(path, "has no pixel data: it is truncated, or a header alone", AGAIN)
@@ -133,32 +143,27 @@ def decode(path: Path, frames: Sequence[int], dataset: Dataset | None = None) ->
     if dataset.get("BitsAllocated") == 1 and syntax in NATIVE:
         yield from _bits(path, dataset, frames)
         return
-    failure = f"the transfer syntax {syntax.name} is not known to pydicom"
+    decoder = get_decoder(syntax)
     done = -1
-    with quiet():
+    failure: Exception | None = None
+    if decoder.is_available:
         try:
-            decoder = get_decoder(syntax)
-            if decoder.is_available:
-                for frame, pixels in zip(frames, iter_pixels(dataset, indices=frames, raw=True), strict=True):
-                    yield frame, pixels
-                    done = frame
-                return
-            failure = f"compressed as {syntax.name}, which no installed decoder handles"
-        except GeneratorExit:
-            raise
-        except DicomError:
-            raise
-        except Exception as error:  # each decoder has errors of its own
-            failure = f"its pixel data are truncated or damaged ({error})"
+            for frame, pixels in zip(frames, iter_pixels(dataset, indices=frames, raw=True), strict=True):
+                yield frame, pixels
+                done = frame
+            return
+        except Exception as error:
+            failure = error
             if not syntax.is_compressed:
-                raise DicomError(path, failure, AGAIN) from None
+                raise
     try:
         volume = _with_gdcm(dataset)
     except Exception:
-        remedies = (
-            "decompress it (gdcmconv --raw IN OUT), or: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
-        )
-        raise DicomError(path, failure, remedies if "decoder" in failure else AGAIN) from None
+        if failure is not None:
+            raise failure from None
+        said = f"compressed as {syntax.name}, which no installed decoder handles"
+        remedy = "decompress it (gdcmconv --raw IN OUT), or: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
+        raise DicomError(path, said, remedy) from None
     for frame in frames:
         if frame > done:
             yield frame, volume[frame]
