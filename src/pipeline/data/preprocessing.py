@@ -19,6 +19,7 @@ from pipeline.data.voxels import Voxels
 from pipeline.errors import UserError
 
 SEARCHED = 16  # classes up to which looking for each is faster than sorting all voxels
+COUNTED = 1 << 18  # voxels counted at once
 
 Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -108,7 +109,7 @@ class Preprocessing:
         if "label" in data:
             label = np.ascontiguousarray(np.asarray(data["label"][0].numpy()).round().astype(np.uint8))
         voxels = class_voxels(label, self.centres) if label is not None else {}
-        counts = {} if label is None else {i: int(n) for i, n in enumerate(np.bincount(label.ravel())) if n}
+        counts = {} if label is None else {i: int(n) for i, n in enumerate(class_counts(label)) if n}
         return Prepared(
             image=array,
             label=label,
@@ -132,10 +133,20 @@ def read_label(case: Case, labels: Labels) -> Image:
     return Image(indices, mask.affine, mask.spatial_dims)
 
 
+def class_counts(label: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How many voxels of each index there are, (256,)."""
+    flat = label.reshape(-1)
+    blocks = range(0, flat.size, COUNTED)  # bincount makes 8 bytes of every voxel
+    counts: NDArray[np.int64] = np.zeros(256, np.int64)
+    for at in blocks:
+        counts += np.bincount(flat[at : at + COUNTED], minlength=256)
+    return counts
+
+
 def class_voxels(label: NDArray[np.uint8], most: int) -> dict[int, NDArray[np.int32]]:
     """Voxel indices (n, spatial_dims) of every class in ``label``, evenly thinned to at most ``most`` each."""
     flat = label.ravel()
-    counts = np.bincount(flat)
+    counts = class_counts(label)
     present = np.flatnonzero(counts)
     order, ends = None, np.cumsum(counts)
     if len(present) > SEARCHED:
