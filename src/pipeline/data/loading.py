@@ -25,9 +25,9 @@ Augmentation = Sequence[Callable[[dict[str, Any]], dict[str, Any]]]
 class TrainingPatches(Dataset[Batch]):
     """Random patches of cases, augmented.
 
-    Gives ``image`` (C, *patch) float32, and ``label`` (1, *patch) uint8 class indices or ``target`` (1,) int64. Patch
-    and augmentation are functions of (seed, epoch, place) alone. ``targets`` are class indices per case in
-    classification, None in segmentation.
+    Gives ``image`` (C, *patch) float32, ``label`` (1, *patch) uint8 class indices or ``target`` (1,) int64, and
+    ``seed``, from which the augmentation of the batch draws. All are functions of (seed, epoch, place) alone.
+    ``targets`` are class indices per case in classification, None in segmentation.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TrainingPatches(Dataset[Batch]):
                 if isinstance(transform, Randomizable):
                     transform.set_random_state(state=state)
                 sample = transform(sample)
-        batch: Batch = {"image": torch.as_tensor(sample["image"], dtype=torch.float32)}
+        batch: Batch = {"image": torch.as_tensor(sample["image"], dtype=torch.float32), "seed": seed}
         if self.targets is None:
             label = torch.as_tensor(sample["label"])
             batch["label"] = label if label.dtype == torch.uint8 else label.round().to(torch.uint8)
