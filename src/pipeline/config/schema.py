@@ -144,13 +144,14 @@ class Store(Section):
 
 
 class Transforms(Section):
-    """MONAI dictionary transforms on the keys ``image`` and ``label``."""
+    """MONAI dictionary transforms on the keys ``image`` and ``label``; ``pipeline.transforms`` for whole batches."""
 
     spacing: list[float] | None  # mm
     size: list[int] | None  # voxels; -1 keeps an axis as it is
     window: tuple[float, float] | None  # Hounsfield units
     preprocessing: list[Node]
-    augmentation: list[Node]
+    augmentation: list[Node]  # on one sample
+    batch_augmentation: list[Node]  # on the batch
 
 
 class Sampling(Section):

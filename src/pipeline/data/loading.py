@@ -28,12 +28,12 @@ Annotated = Sequence[Sequence[bool]] | None
 class TrainingPatches(Dataset[Batch]):
     """Random patches of cases, augmented.
 
-    Gives ``image`` (C, *patch) float32, and ``label`` (1, *patch) uint8 class indices or ``target`` (1,) int64. Patch
-    and augmentation are functions of (seed, epoch, place) alone. ``targets`` are class indices per case in
-    classification, None in segmentation. ``fallback`` () bool comes with a label: the patch was to be centred on a
-    class, and the case has none. ``annotated``: per case, whether it annotates each output; given on as
-    ``annotated`` (outputs,) bool. ``modality_dropout``: chance of each modality to be taken away from a patch, so that
-    the network learns to do without (at least one stays). A channel that is absent is NaN throughout.
+    Gives ``image`` (C, *patch) float32, ``label`` (1, *patch) uint8 class indices or ``target`` (1,) int64, and
+    ``seed``, from which the augmentation of the batch draws. All are functions of (seed, epoch, place) alone.
+    ``targets`` are class indices per case in classification, None in segmentation. ``fallback`` () bool comes with a
+    label: the patch was to be centred on a class, and the case has none. ``annotated``: per case, whether it annotates
+    each output; given on as ``annotated`` (outputs,) bool. ``modality_dropout``: chance of each modality to be taken
+    away from a patch, so that the network learns to do without (at least one stays). A channel that is absent is NaN.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class TrainingPatches(Dataset[Batch]):
                 for place, draw in enumerate(draws)
             ]
             batch |= {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+        seeds = [draw_seed(self.seed, "augment", draw.epoch, draw.place) for draw in draws]
+        batch["seed"] = torch.tensor(seeds)
         for image, draw, prepared in zip(batch["image"], draws, cases, strict=True):
             absent = prepared.absent
             if self.modality_dropout > 0:
