@@ -20,6 +20,7 @@ from pipeline.data.image_io.image import Digest, Header, Image, ImageError, requ
 from pipeline.data.labels import Labels
 
 __all__ = [
+    "RASTER",
     "SUFFIXES",
     "Header",
     "Image",

@@ -15,6 +15,8 @@ from pipeline.data.missing import settle_missing
 from pipeline.data.readers.bids import read_bids
 from pipeline.data.readers.class_folders import read_class_folders
 from pipeline.data.readers.decathlon import read_decathlon
+from pipeline.data.readers.dicom import read_dicom
+from pipeline.data.readers.files import read_files
 from pipeline.data.readers.medmnist import read_medmnist
 from pipeline.data.readers.nnunet import read_nnunet
 from pipeline.data.readers.phantom import read_phantom
@@ -29,6 +31,8 @@ __all__ = [
     "read_bids",
     "read_class_folders",
     "read_decathlon",
+    "read_dicom",
+    "read_files",
     "read_medmnist",
     "read_nnunet",
     "read_phantom",
@@ -41,6 +45,8 @@ FORMATS: Mapping[str, Callable[..., Dataset]] = {
     "bids": read_bids,
     "class_folders": read_class_folders,
     "decathlon": read_decathlon,
+    "dicom": read_dicom,
+    "files": read_files,
     "medmnist": read_medmnist,
     "nnunet": read_nnunet,
     "phantom_lung": read_phantom,
