@@ -43,7 +43,7 @@ def sha256_of(archive: Path, place: Path) -> str:
     note = place / f"{hashlib.sha256(str(archive.resolve()).encode()).hexdigest()[:32]}.json"
     try:
         status = archive.stat()
-        state = [status.st_size, status.st_mtime_ns]
+        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         try:
             known = json.loads(note.read_text(encoding="utf-8"))
             if known["state"] == state:
