@@ -80,6 +80,23 @@ def medmnist(root: Path) -> None:
     np.savez(root / "pneumoniamnist.npz", **arrays)
 
 
+def sarcoma(root: Path) -> None:
+    """One folder per case with three modalities on three grids; the last case has no PET."""
+    rng = np.random.default_rng(4)
+    for number in range(9):
+        folder = root / f"STS_{number:03d}"
+        folder.mkdir(parents=True)
+        image, inside = blob((24, 22, 12), rng)
+        affine = np.diag([2.0, 2.0, 3.0, 1.0])
+        for modality, step in (("CT", 1), ("MR_T1", 1), ("PET", 2)):
+            if modality == "PET" and number == 8:
+                continue
+            grid = affine @ np.diag([step, step, 1.0, 1.0])
+            array, mask = image[::step, ::step], inside[::step, ::step]
+            nib.save(nib.Nifti1Image(array.astype(np.float32), grid), folder / f"{modality}_image.nii.gz")
+            nib.save(nib.Nifti1Image(mask, grid), folder / f"{modality}_mask.nii.gz")
+
+
 # what each experiment needs: a writer of its data (None: it makes its own) and overrides that make it tiny
 EXPERIMENTS: dict[str, tuple[Callable[[Path], None] | None, list[str]]] = {
     "lung_unet": (
@@ -93,4 +110,5 @@ EXPERIMENTS: dict[str, tuple[Callable[[Path], None] | None, list[str]]] = {
     "tb_xray_cnn": (shenzhen, ["transforms.size=[32,32]"]),
     "lung_nodule_cnn": (nodules, ["transforms.size=[16,16,8]"]),
     "pneumonia_cnn": (medmnist, []),
+    "sarcoma_multimodal": (sarcoma, ["sampling.patch_size=[16,16,8]", "data.missing.modality=mean"]),
 }  # fmt: skip

@@ -12,11 +12,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from pipeline.tasks.deep_supervision import DeepSupervision
 from pipeline.tasks.losses import (
     BinaryCrossEntropyLoss,
     BrierLoss,
     CrossEntropyLoss,
-    DeepSupervision,
     DiceCELoss,
     DiceLoss,
     FocalLoss,
@@ -200,3 +200,69 @@ def test_weights_shift_the_balance_and_not_the_size() -> None:
     for loss in (CrossEntropyLoss, BrierLoss, FocalLoss, BinaryCrossEntropyLoss, DiceLoss, DiceCELoss):
         assert torch.allclose(loss([7.0, 7.0, 7.0])(logits, target), loss()(logits, target), atol=1e-6)
     assert exp(-float(CrossEntropyLoss([0.0, 1.0])(LOGITS, TARGET))) == pytest.approx(0.75)
+
+
+ALL_LOSSES = [
+    CrossEntropyLoss(),
+    CrossEntropyLoss(label_smoothing=0.2),
+    BrierLoss(),
+    BinaryCrossEntropyLoss(),
+    FocalLoss(),
+    TverskyLoss(alpha=0.3, beta=0.7),
+    DiceLoss(),
+    DiceLoss(batch_dice=True),
+    DiceCELoss(),
+]
+
+
+@pytest.mark.parametrize("loss", ALL_LOSSES, ids=lambda loss: type(loss).__name__)
+def test_voxels_that_are_not_valid_change_nothing(loss: nn.Module) -> None:
+    logits, target = random_case(6, 5)
+    valid = torch.ones(2, 1, 6, 5, dtype=torch.bool)
+    valid[:, :, 4:] = False
+    other, wrong = logits.clone(), target.clone()
+    other[:, :, 4:], wrong[:, :, 4:] = 7.0, 255
+    expected = loss(logits[:, :, :4], target[:, :, :4])
+    torch.testing.assert_close(loss(other, wrong, valid), expected)
+    everywhere = torch.ones(2, 1, 6, 5, dtype=torch.bool)
+    torch.testing.assert_close(loss(logits, target, everywhere), loss(logits, target))
+
+
+@pytest.mark.parametrize("loss", ALL_LOSSES, ids=lambda loss: type(loss).__name__)
+def test_regions_that_are_not_annotated_change_nothing(loss: nn.Module) -> None:
+    logits, _ = random_case(6, 5)
+    target = (random_case(6, 5)[0] > 0).float()
+    known = torch.ones(2, 3, 6, 5, dtype=torch.bool)
+    known[1, 2] = False
+    other = logits.clone()
+    other[1, 2] = -3.0
+    torch.testing.assert_close(loss(other, target, known), loss(logits, target, known))
+    assert loss(logits, target, known) != loss(logits, target)
+
+
+def test_region_losses_equal_values_computed_by_hand() -> None:
+    # Region probabilities 3/4 and 1/2 in one voxel; the first region is there, the second is not.
+    logits, target = torch.tensor([[[log(3.0)], [0.0]]]), torch.tensor([[[1.0], [0.0]]])
+    assert float(CrossEntropyLoss()(logits, target)) == pytest.approx((-log(0.75) - log(0.5)) / 2)
+    assert float(BrierLoss()(logits, target)) == pytest.approx((2 * 0.25**2 + 2 * 0.5**2) / 2)
+    assert float(DiceLoss(smooth=0.0)(logits, target)) == pytest.approx(((1 - 1.5 / 1.75) + 1) / 2)
+    weighted = CrossEntropyLoss([3.0, 1.0])(logits, target)
+    assert float(weighted) == pytest.approx((-3 * log(0.75) - log(0.5)) / 4)
+
+
+def test_dice_of_regions_equals_monai_sigmoid() -> None:
+    logits, _ = random_case(6, 5)
+    target = (random_case(6, 5)[0] > 0).float()
+    theirs = monai.losses.DiceLoss(sigmoid=True, smooth_nr=1e-5, smooth_dr=1e-5)(logits, target)
+    torch.testing.assert_close(DiceLoss()(logits, target), theirs)
+
+
+def test_deep_supervision_brings_validity_to_each_grid() -> None:
+    target = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    valid = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    valid[..., 2:] = False
+    fine, coarse = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2, 2)
+    fine[..., 2:], coarse[..., 1:] = 9.0, 9.0
+    fine[:, 0, :, 2:], coarse[:, 0, :, 1:] = -9.0, -9.0
+    loss = DeepSupervision(CrossEntropyLoss())([fine, coarse], target, valid)
+    assert float(loss) == pytest.approx(log(2.0))

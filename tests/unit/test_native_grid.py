@@ -6,6 +6,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Orientationd, Resized, Spacingd
 
+from pipeline.inference.decision import Decision
 from pipeline.inference.native_grid import _general, to_native_grid
 
 
@@ -72,7 +73,7 @@ def test_separable_and_general_agree() -> None:
     matrix[:3, :3], matrix[:3, 3] = linear, shift
     shape = (9, 13, 7)
     fast = to_native_grid(probabilities, np.eye(4), matrix, shape)
-    slow = _general(probabilities, linear, shift, shape)
+    slow = _general(probabilities, linear, shift, shape, Decision())
     place = np.einsum("ij,jxyz->ixyz", linear, np.indices(shape)) + shift[:, None, None, None]
     inside = ((place >= 0) & (place <= np.array([8, 7, 6])[:, None, None, None])).all(0)
     assert inside.mean() > 0.5

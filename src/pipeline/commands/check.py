@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.compose import Composed
 from pipeline.config.schema import TrainConfig
+from pipeline.errors import UserError
+from pipeline.json_file import write_json
 from pipeline.paths import cache_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.data.case import Dataset
     from pipeline.data.integrity import CheckResult, CheckSettings, Fault
 
-SAME = 5  # faults of one rule shown in full; check.json has all of them
+SAME = 10  # faults of one rule shown in full; check.json has all of them
 WORKERS = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 WIDTH = 200  # of lines that go to a file or pipe
 
 
 def run(composed: Composed) -> int:
-    """Print the faults of the data set, write check.json when ``output`` is named; exit status 0, or 2 for errors."""
+    """Print the faults of the data set, write check.json and contact_sheet.png; exit status 0, or 2 for errors."""
     from pipeline.data.integrity import check_dataset
     from pipeline.data.readers import open_dataset
 
@@ -30,26 +33,65 @@ def run(composed: Composed) -> int:
     assert isinstance(settings, TrainConfig)
     console, cache = make_console(), cache_folder(settings.cache)
     dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=WORKERS)
+    tell(describe(dataset), console)
     for note in dataset.notes:
-        console.print(note, markup=False, highlight=False)
+        tell(note, console)
     result = check_dataset(dataset, check_settings(settings), workers=WORKERS, progress=True, cache=cache)
     report_faults(result, console)
-    if settings.output is not None:
-        path = Path(settings.output).expanduser() / "check.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"name": dataset.name, "root": str(dataset.root), "notes": dataset.notes, **result.to_json()}
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
+    folder = Path(settings.output or Path("outputs", "check", folder_name(dataset.name))).expanduser()
+    write(dataset, result, folder, settings.check.contact_sheet_cases, console)
     return 2 if result.errors else 0
+
+
+def describe(dataset: Dataset) -> str:
+    """One line on what is checked."""
+    index = f", listed in {dataset.index}" if dataset.index else ""
+    return f"Dataset {dataset.name}: {len(dataset.cases)} cases of {len(dataset.patients)} patients{index}"
+
+
+def folder_name(name: str) -> str:
+    """A data set's name as the name of a folder."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "data"
+
+
+def write(dataset: Dataset, result: CheckResult, folder: Path, sheet_cases: int, console: Console) -> None:
+    """Write check.json and a contact sheet of at most ``sheet_cases`` cases; raises UserError where it is refused."""
+    content = {"name": dataset.name, "root": str(dataset.root), "notes": list(dataset.notes), **result.to_json()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "check.json", content)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: check.json cannot be written ({error.strerror or error})", "name another folder: output=FOLDER"
+        ) from None
+    written = "check.json"
+    if sheet_cases:
+        from pipeline.evaluation.contact_sheet import chosen_cases, contact_sheet, tiles
+
+        cases = chosen_cases(dataset, result.faults, sheet_cases)
+        title = f"{dataset.name}: {len(cases)} of {len(dataset.cases)} cases"
+        names = dataset.labels.names if dataset.labels is not None else ()
+        path = folder / "contact_sheet.png"
+        contact_sheet(tiles(dataset, cases, result.faults), len(cases), path, class_names=names, title=title)
+        written += " and contact_sheet.png"
+    tell(f"Written: {written} in {folder}", console)
+
+
+def tell(line: str, console: Console) -> None:
+    """Print one line as it is, whatever brackets it holds."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def check_settings(settings: TrainConfig) -> CheckSettings:
     """What the check is to allow, as the configuration has it."""
     from pipeline.data.integrity import CheckSettings
 
-    missing = settings.data.missing
+    missing, split = settings.data.missing, settings.folds
+    drawn = split.scheme in ("kfold", "repeated") and not split.predefined and not split.file
     return CheckSettings(
-        folds=None if settings.folds.predefined or settings.folds.file else settings.folds.count,
+        **settings.check.model_dump(exclude={"contact_sheet_cases"}),
+        folds=split.count if drawn and split.group == "patient" else None,
+        predefined=split.predefined or split.scheme == "predefined",
         missing_modality=missing.modality,
         missing_voxels=missing.voxels,
         missing_target=missing.target,

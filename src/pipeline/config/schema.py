@@ -14,9 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 Node = dict[str, Any]
 Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(s|m|h|d)$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(gt=0, lt=100)]
 Count = Annotated[int, Field(ge=1)]
 Sizes = list[Count]
 Range = tuple[float, float]
+Beta = Annotated[float, Field(gt=0, lt=1)]
+ClassWeights = dict[str | int, Annotated[float, Field(ge=0)]]
 
 
 class Section(BaseModel):
@@ -56,6 +59,19 @@ class Phantom(Section):
     offset_hu: Range
 
 
+class Bids(Section):
+    """Which files of a BIDS folder are images, and where their masks and targets are."""
+
+    datatype: str
+    suffix: str | list[str]
+    entities: dict[str, str | int] | None
+    extension: str | None
+    derivative: str | None
+    mask: dict[str, str | int | None] | None
+    site: str | None
+    target: str | None
+
+
 class Missing(Section):
     """What to do about what a case lacks."""
 
@@ -64,10 +80,28 @@ class Missing(Section):
     target: Literal["error", "drop", "impute"]
 
 
+ImageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]  # becomes part of a file name
+
+
+class Dicom(Section):
+    """Which series become which images: see ``pipeline.data.dicom.DicomSettings``."""
+
+    modalities: Annotated[list[ImageName] | dict[ImageName, str] | None, Field(min_length=1)]
+    group: Literal["study", "patient"]
+    rois: Annotated[dict[str, list[str]] | None, Field(min_length=1)]
+    absent: Literal["background", "unannotated"]
+    tolerance: Annotated[float, Field(gt=0, lt=0.5)]  # of a voxel
+    max_voxels: Count
+    keep_ids: bool
+    salt: str | None
+
+
 class Data(Section):
     """Where the images are and what their labels mean."""
 
-    format: Literal["decathlon", "table", "medmnist", "phantom_lung"]
+    format: Literal[
+        "decathlon", "nnunet", "table", "files", "class_folders", "bids", "medmnist", "dicom", "phantom_lung"
+    ]
     name: str
     root: str | None
     spatial_dims: Literal[2, 3] | None
@@ -78,6 +112,9 @@ class Data(Section):
     target_names: dict[str | int, str] | None
     missing: Missing
     patient_pattern: str | None
+    # files
+    images: dict[str, str] | None
+    mask: str | None
     # decathlon
     task: str | None
     download: bool
@@ -85,11 +122,25 @@ class Data(Section):
     table: str | None
     columns: dict[str, str | None] | None
     keep: dict[str, Any] | None
+    allow_outside: bool
     # medmnist
     npz: str | None
     splits: list[str] | None
     # phantom_lung
     phantom: Phantom | None
+    # dicom
+    dicom: Dicom | None
+    # bids
+    bids: Bids | None
+
+
+class Store(Section):
+    """Preprocessed cases on disk: see ``pipeline.data.store.StoreSettings`` for the meaning of each value."""
+
+    format: Literal["npy", "blosc2"]
+    dtype: Literal["float32", "float16", "auto"]
+    max_gb: Annotated[float, Field(gt=0)] | None
+    workers: Count | None
 
 
 class Transforms(Section):
@@ -106,17 +157,24 @@ class Transforms(Section):
 class Sampling(Section):
     """What a training batch is made of."""
 
-    mode: Literal["uniform", "foreground", "balanced"]
+    mode: Literal["uniform", "foreground", "balanced", "weighted"]
     patch_size: Sizes | None
     batch_size: Count
     batches_per_epoch: Count | None
     foreground_fraction: Fraction
+    forced: Literal["random", "per_batch"]
+    class_weights: ClassWeights | None
+    case_weights: Literal["none", "inverse", "effective"] | ClassWeights
+    effective_beta: Beta
+    centres: Count
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Loss(Section):
     """The loss and the weight of each class in it."""
 
     class_weights: Literal["none", "inverse", "effective"] | list[float]
+    effective_beta: Beta
     function: Node
 
 
@@ -152,10 +210,16 @@ class Trainer(Section):
 class Folds(Section):
     """Cross-validation: always grouped by patient."""
 
-    count: Annotated[int, Field(ge=2)]
+    scheme: Literal["kfold", "repeated", "holdout", "predefined"]
+    count: Annotated[int, Field(ge=2)] | None
+    repeats: Count
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    inner: Annotated[int, Field(ge=2)] | None
     run: list[Annotated[int, Field(ge=0)]] | None
-    seed: int
-    stratify: Literal["auto", "none", "class", "foreground", "site"]
+    seed: Annotated[int, Field(ge=0)]
+    group: Literal["patient", "site"]
+    stratify: Literal["auto", "none", "class", "foreground", "site"] | list[Literal["class", "foreground", "site"]]
+    quantiles: Count
     predefined: bool
     file: str | None
 
@@ -167,6 +231,11 @@ class Inference(Section):
     window_batch: Count
     blending: Literal["gaussian", "constant"]
     mirror_axes: list[Annotated[int, Field(ge=0, le=2)]]
+    region_threshold: Annotated[float, Field(gt=0, lt=1)]
+
+    def window(self) -> dict[str, Any]:
+        """The settings of the sliding window."""
+        return self.model_dump(exclude={"region_threshold"})
 
 
 class Evaluation(Section):
@@ -189,6 +258,30 @@ class Tracking(Section):
     flush_timeout: Duration
 
 
+class Fingerprint(Section):
+    """How the data set is measured for fingerprint.json."""
+
+    sample_voxels: Count
+    pool_voxels: Count
+    connectivity: Literal["faces", "edges", "corners"]
+    percentiles: Annotated[list[Percent], Field(min_length=2)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class Drift(Section):
+    """Limits beyond which new images are unlike the training data."""
+
+    enabled: bool
+    spacing_factor: Annotated[float, Field(gt=1)]
+    size_factor: Annotated[float, Field(gt=1)]
+    margin: Annotated[float, Field(ge=0)]
+    central: tuple[Percent, Percent]
+    least_width: Fraction
+    median_margin: Annotated[float, Field(ge=0)]
+    median_files: Count
+    few_cases: Annotated[int, Field(ge=0)]
+
+
 class Derived(Section):
     """Filled from the data before anything is built; configs refer to it as ``${derived.in_channels}``."""
 
@@ -198,6 +291,21 @@ class Derived(Section):
     patch_size: list[int] | None
     spacing: list[float] | None
     class_weights: list[float] | None
+
+
+class Check(Section):
+    """Limits of the integrity check: see ``pipeline.data.integrity.CheckSettings``."""
+
+    affine_tolerance_mm: Annotated[float, Field(ge=0)]
+    fewest_foreground_voxels: Annotated[int, Field(ge=0)]
+    intensity_factor: Annotated[float, Field(gt=1)]
+    air_shift_hu: Annotated[float, Field(gt=0)]
+    saturated_fraction: Fraction
+    spacing_factor: Annotated[float, Field(gt=1)]
+    inverted_correlation: Annotated[float, Field(ge=-1, lt=0)]
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=15)] | None
+    misfit: Fraction
+    contact_sheet_cases: Annotated[int, Field(ge=0)]
 
 
 class TrainConfig(Section):
@@ -210,6 +318,8 @@ class TrainConfig(Section):
     cache: str | None
     trust: list[str]
     data: Data
+    check: Check
+    store: Store
     transforms: Transforms
     sampling: Sampling
     network: Node
@@ -221,6 +331,7 @@ class TrainConfig(Section):
     inference: Inference
     evaluation: Evaluation
     tracking: Tracking
+    fingerprint: Fingerprint
     derived: Derived
 
 
@@ -234,7 +345,18 @@ class PredictConfig(Section):
     ensemble: list[int] | None
     checkpoint: Literal["last", "best"] | None
     batch: Count
+    drift: Drift
     tracking: Tracking
+    trust: list[str]
+
+
+class ImportConfig(Dicom):
+    """``python -m pipeline import``."""
+
+    source: str
+    output: str
+    labels: dict[int, str] | None
+    workers: Count | None
     trust: list[str]
 
 
@@ -250,5 +372,6 @@ COMMANDS: dict[str, type[Section]] = {
     "train": TrainConfig,
     "check": TrainConfig,
     "predict": PredictConfig,
+    "import": ImportConfig,
     "sync": SyncConfig,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,14 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from pipeline.data.case import Case, Labels
-from pipeline.data.image_io import Image, read_image, read_mask
+from pipeline.data.image_io import Image, read_mask
+from pipeline.data.labels import IGNORED
+from pipeline.data.modalities import read_modalities
+from pipeline.data.voxels import Voxels
 from pipeline.errors import UserError
+
+SEARCHED = 16  # classes up to which looking for each is faster than sorting all voxels
+COUNTED = 1 << 18  # voxels counted at once
 
 Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -25,16 +31,17 @@ class Prepared:
     ``image``: (C, *spatial) float32. ``label``: (*spatial) uint8 class indices, or None. ``affine``: (4, 4), voxel
     index of this grid to world, mm. ``native_affine`` and ``native_shape`` describe the grid of the file.
     ``centres``: per class that occurs, voxel indices (n, spatial_dims) of a sample of its voxels; ``counts``: how
-    many it has.
+    many it has; ignored voxels are in neither. ``absent``: channels of modalities that the case lacks; they are zero.
     """
 
-    image: NDArray[np.float32]
-    label: NDArray[np.uint8] | None
+    image: Voxels
+    label: Voxels | None
     affine: NDArray[np.float64]
     native_shape: tuple[int, ...]
     native_affine: NDArray[np.float64]
     centres: Mapping[int, NDArray[np.int32]]
     counts: Mapping[int, int]
+    absent: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,17 +58,40 @@ class Preprocessing:
     """Reads a case and applies the deterministic transforms to it.
 
     ``transforms`` take and give a dictionary with ``image`` and, when there is a mask, ``label``: channel-first
-    ``MetaTensor`` with the affine of the file. ``centres`` is the number of voxels remembered per class.
+    ``MetaTensor`` with the affine of the file. ``modalities``: what the channels stand for, in order, the reference
+    grid first. ``missing_voxels``: what is done about NaN (see fill_nonfinite). ``centres`` is the number of voxels
+    remembered per class.
     """
 
-    def __init__(self, transforms: Transform, labels: Labels | None, *, centres: int = 4096) -> None:
+    def __init__(
+        self,
+        transforms: Transform,
+        labels: Labels | None,
+        *,
+        modalities: Sequence[str] = (),
+        missing_voxels: str = "error",
+        centres: int = 4096,
+    ) -> None:
         self.transforms = transforms
         self.labels = labels
+        self.modalities = tuple(modalities)
+        self.missing_voxels = missing_voxels
         self.centres = centres
+
+    def identity(self) -> dict[str, Any]:
+        """What besides the transforms decides about the result; plain types."""
+        labels = self.labels
+        return {
+            "labels": None if labels is None else [[value, name] for value, name in labels.values.items()],
+            "ignore": None if labels is None else labels.ignore,
+            "modalities": list(self.modalities) if len(self.modalities) > 1 else None,
+            "missing_voxels": self.missing_voxels,
+            "centres": self.centres,
+        }
 
     def __call__(self, case: Case, *, with_label: bool = True) -> Prepared:
         """Prepare one case; a file that cannot be read or transformed raises :class:`UserError` with its name."""
-        image = read_case_image(case)
+        image, absent = read_modalities(case, self.modalities, missing_voxels=self.missing_voxels)
         data: dict[str, Any] = {"image": _tensor(image)}
         if with_label and case.label is not None and self.labels is not None:
             data["label"] = _tensor(read_label(case, self.labels))
@@ -74,32 +104,22 @@ class Preprocessing:
                 "look at transforms.preprocessing and at the image's shape and spacing (python -m pipeline check)",
             ) from error
         array = np.ascontiguousarray(np.asarray(data["image"].numpy(), dtype=np.float32))
+        array[list(absent)] = 0
         label = None
         if "label" in data:
             label = np.ascontiguousarray(np.asarray(data["label"][0].numpy()).round().astype(np.uint8))
+        voxels = class_voxels(label, self.centres) if label is not None else {}
+        counts = {} if label is None else {i: int(n) for i, n in enumerate(class_counts(label)) if n}
         return Prepared(
             image=array,
             label=label,
             affine=_four(np.asarray(data["image"].affine, dtype=np.float64)),
             native_shape=tuple(image.array.shape[1:]),
             native_affine=image.affine,
-            centres=class_voxels(label, self.centres) if label is not None else {},
-            counts={} if label is None else {i: int(n) for i, n in enumerate(np.bincount(label.ravel())) if n},
+            centres={index: found for index, found in voxels.items() if index != IGNORED},
+            counts={index: count for index, count in counts.items() if index != IGNORED},
+            absent=absent,
         )
-
-
-def read_case_image(case: Case) -> Image:
-    """All modalities of a case as the channels of one image (they must share one grid)."""
-    images = [read_image(source) for source in case.images.values()]
-    first = images[0]
-    for source, other in zip(list(case.images.values())[1:], images[1:], strict=True):
-        if other.array.shape[1:] != first.array.shape[1:] or not np.allclose(other.affine, first.affine, atol=1e-4):
-            raise UserError(
-                f"{source.path}: its voxel grid differs from that of {next(iter(case.images.values())).path}"
-            )
-    if len(images) == 1:
-        return first
-    return Image(np.concatenate([image.array for image in images]), first.affine, first.spatial_dims)
 
 
 def read_label(case: Case, labels: Labels) -> Image:
@@ -113,15 +133,28 @@ def read_label(case: Case, labels: Labels) -> Image:
     return Image(indices, mask.affine, mask.spatial_dims)
 
 
+def class_counts(label: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How many voxels of each index there are, (256,)."""
+    flat = label.reshape(-1)
+    blocks = range(0, flat.size, COUNTED)  # bincount makes 8 bytes of every voxel
+    counts: NDArray[np.int64] = np.zeros(256, np.int64)
+    for at in blocks:
+        counts += np.bincount(flat[at : at + COUNTED], minlength=256)
+    return counts
+
+
 def class_voxels(label: NDArray[np.uint8], most: int) -> dict[int, NDArray[np.int32]]:
     """Voxel indices (n, spatial_dims) of every class in ``label``, evenly thinned to at most ``most`` each."""
     flat = label.ravel()
-    order = np.argsort(flat, kind="stable")
-    counts = np.bincount(flat)
-    ends = np.cumsum(counts)
+    counts = class_counts(label)
+    present = np.flatnonzero(counts)
+    order, ends = None, np.cumsum(counts)
+    if len(present) > SEARCHED:
+        order = np.argsort(flat, kind="stable")
     voxels = {}
-    for index in np.flatnonzero(counts):
-        inside = order[ends[index] - counts[index] : ends[index]]
+    for index in present:
+        span = slice(ends[index] - counts[index], ends[index])
+        inside = np.flatnonzero(flat == index) if order is None else order[span]
         if len(inside) > most:
             inside = inside[np.linspace(0, len(inside) - 1, most).astype(np.int64)]
         voxels[int(index)] = np.stack(np.unravel_index(inside, label.shape), axis=1).astype(np.int32)

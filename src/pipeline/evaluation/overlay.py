@@ -55,7 +55,7 @@ def overlay(
     several classes the truth is filled and the prediction outlined, one colour per class.
     """
     if image.ndim == 3:
-        image, truth, prediction, spacing = _as_radiologists_see(image, truth, prediction, spacing, affine)
+        image, truth, prediction, spacing = as_radiologists_see(image, truth, prediction, spacing, affine)
         views = _views(image, truth, prediction, len(class_names), spacing, named=affine is not None)
     else:
         views = [View("", image, truth, prediction, spacing[0] / spacing[1])]
@@ -77,8 +77,8 @@ def overlay(
         for index in classes:
             several = len(classes) > 1
             colour = LINES[(index - 1) % len(LINES)]
-            (_fill if several else _outline)(outlined, view.truth == index, colour if several else TRUTH)
-            _outline(outlined, view.prediction == index, colour if several else PREDICTION)
+            (_fill if several else outline)(outlined, view.truth == index, colour if several else TRUTH)
+            outline(outlined, view.prediction == index, colour if several else PREDICTION)
     figure.legend(handles=_legend(class_names, classes), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
@@ -91,7 +91,7 @@ def _views(
     near_isotropic = max(spacing) / min(spacing) <= NEAR_ISOTROPIC
     views = []
     for axis in PLANES if near_isotropic else [int(np.argmax(spacing))]:
-        at = _fullest(np.where(truth > 0, truth, prediction), axis, n_classes)
+        at = fullest(np.where(truth > 0, truth, prediction), axis, n_classes)
         across, along = (step for other, step in enumerate(spacing) if other != axis)
         name = f"{PLANES[axis] if named else f'Axis {axis}'}, slice {at + 1} of {image.shape[axis]}"
         planes = [np.take(array, at, axis=axis).T for array in (image, truth, prediction)]
@@ -99,7 +99,7 @@ def _views(
     return views
 
 
-def _outline(panel: Axes, mask: Array, colour: str) -> None:
+def outline(panel: Axes, mask: Array, colour: str) -> None:
     if mask.any():
         # Padded, so that an outline closes where the mask meets the border of the image.
         rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
@@ -138,7 +138,7 @@ def _legend(class_names: Sequence[str], classes: Sequence[int]) -> list[Artist]:
     return handles
 
 
-def _as_radiologists_see(
+def as_radiologists_see(
     image: Array, truth: Array, prediction: Array, spacing: Sequence[float], affine: Array | None
 ) -> tuple[Array, Array, Array, Sequence[float]]:
     """Turn the voxel axes to right-to-left, back-to-front, foot-to-head (LAS)."""
@@ -156,7 +156,7 @@ def _as_radiologists_see(
     return turned[0], turned[1], turned[2], steps
 
 
-def _fullest(mask: Array, axis: int, n_classes: int) -> int:
+def fullest(mask: Array, axis: int, n_classes: int) -> int:
     """Index of the slice that shows most of all classes, each by its share of its own fullest slice."""
     others = tuple(other for other in range(3) if other != axis)
     score = np.zeros(mask.shape[axis])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,16 @@ def segmentation_case_metrics(
     class_names: Sequence[str],
     spacing: Sequence[float],
     tolerance_mm: float,
+    parts: Mapping[str, Collection[int]] | None = None,
+    ignored: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Score one case on its own voxel grid: one row per foreground class.
+    """Score one case on its own voxel grid: one row per foreground class, or per name in ``parts``.
 
     prediction, truth: (H, W) or (H, W, D) class indices, 0 is background. class_names: by class index, the name of
     the background first. spacing: mm per voxel along each axis; for images that have none it is 1, so that mm means
-    pixels. tolerance_mm: of the surface Dice.
+    pixels. tolerance_mm: of the surface Dice. parts: name -> the class indices it consists of, for regions that overlap
+    and cases that annotate some classes only; None: every foreground class. ignored: index in the truth of voxels that
+    nobody annotated; they count as background in both.
 
     Each row holds ``class``, ``dice``, ``hd95_mm``, ``surface_dice``, ``volume_error_ml`` (prediction minus truth,
     signed), ``volume_error_percent`` (of the true volume; NaN where that is 0), ``truth_ml``, ``prediction_ml`` and
@@ -45,6 +49,9 @@ def segmentation_case_metrics(
         raise ValueError(f"prediction has shape {prediction.shape}, truth has shape {truth.shape}")
     if len(spacing) != truth.ndim:
         raise ValueError(f"{len(spacing)} spacings for an image of {truth.ndim} dimensions")
+    if ignored is not None:
+        known = truth != ignored
+        prediction, truth = prediction * known, truth * known
     for what, mask in (("prediction", prediction), ("truth", truth)):
         low, high = int(mask.min()), int(mask.max())
         if low < 0 or high >= len(class_names):
@@ -55,8 +62,9 @@ def segmentation_case_metrics(
     foreground = _box(prediction | truth)
     prediction, truth = prediction[foreground], truth[foreground]
     rows = []
-    for index in range(1, len(class_names)):
-        predicted, true = prediction == index, truth == index
+    scored = {name: (index,) for index, name in enumerate(class_names) if index > 0} if parts is None else parts
+    for name, indices in scored.items():
+        predicted, true = _is_one_of(prediction, indices), _is_one_of(truth, indices)
         n_prediction, n_truth = int(np.count_nonzero(predicted)), int(np.count_nonzero(true))
         if n_prediction and n_truth:
             box = _box((predicted | true).view(np.uint8))
@@ -72,7 +80,7 @@ def segmentation_case_metrics(
             empty = "both"
         rows.append(
             {
-                "class": class_names[index],
+                "class": name,
                 "dice": dice,
                 "hd95_mm": hd95,
                 "surface_dice": surface,
@@ -84,6 +92,14 @@ def segmentation_case_metrics(
             }
         )
     return rows
+
+
+def _is_one_of(mask: Mask, indices: Collection[int]) -> NDArray[np.bool_]:
+    first, *others = indices
+    found: NDArray[np.bool_] = mask == first
+    for index in others:
+        found |= mask == index
+    return found
 
 
 def _box(mask: Mask) -> tuple[slice, ...]:

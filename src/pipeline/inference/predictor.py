@@ -68,19 +68,29 @@ class WholeImage:
         return torch.stack([network(torch.flip(image, dims) if dims else image).float() for dims in flips]).mean(dim=0)
 
 
+def softmax(logits: Tensor) -> Tensor:
+    """Probabilities (B, K, ...) of classes that exclude each other."""
+    return torch.softmax(logits, dim=1)
+
+
 def all_flips(axes: Sequence[int]) -> list[list[int]]:
     """Tensor dimensions (B, C, *spatial) of every combination of flips along spatial ``axes``, none first."""
     return [[axis + 2 for axis in flip] for n in range(len(axes) + 1) for flip in combinations(axes, n)]
 
 
 def ensemble(
-    networks: Sequence[Network], predictor: Callable[[Network, Tensor], Tensor], image: Tensor, *, bf16: bool
+    networks: Sequence[Network],
+    predictor: Callable[[Network, Tensor], Tensor],
+    image: Tensor,
+    *,
+    bf16: bool,
+    activation: Callable[[Tensor], Tensor] = softmax,
 ) -> Tensor:
-    """Mean over the networks of the softmax probabilities, (B, classes, ...) float32 on the image's device."""
+    """Mean over the networks of the probabilities, (B, K, ...) float32 on the image's device."""
     total: Tensor | None = None
     with torch.inference_mode(), torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
         for network in networks:
-            probabilities = torch.softmax(predictor(network, image).float(), dim=1)
+            probabilities = activation(predictor(network, image).float())
             total = probabilities if total is None else total + probabilities
     assert total is not None, "an ensemble needs a network"
     return total / len(networks)

@@ -12,8 +12,12 @@ import torch
 
 from pipeline.data.case import Case, Labels
 from pipeline.data.image_io import mask_name, stem_of, suffix_of, write_mask
+from pipeline.data.labels import IGNORED
+from pipeline.data.loading import network_image
+from pipeline.data.modalities import reference_source
 from pipeline.data.preprocessing import Prepared, read_label
 from pipeline.evaluation.segmentation_metrics import segmentation_case_metrics
+from pipeline.inference.decision import Decision
 from pipeline.inference.native_grid import to_native_grid
 from pipeline.inference.predictor import ensemble
 
@@ -22,12 +26,12 @@ Report = Callable[[int, int], None]
 
 
 def segment(
-    networks: Networks, predictor: Any, prepared: Prepared, *, device: torch.device, bf16: bool
+    networks: Networks, predictor: Any, prepared: Prepared, decision: Decision, *, device: torch.device, bf16: bool
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Class indices of one case on its native grid: mean of the networks' probabilities, resampled, argmax."""
-    image = torch.from_numpy(np.array(prepared.image))[None].to(device)
-    probabilities = ensemble(networks, predictor, image, bf16=bf16)[0]
-    return to_native_grid(probabilities, prepared.affine, prepared.native_affine, prepared.native_shape)
+    """Class indices of one case on its native grid: mean of the networks' probabilities, resampled, decided."""
+    image = torch.from_numpy(network_image(prepared))[None].to(device)
+    probabilities = ensemble(networks, predictor, image, bf16=bf16, activation=decision.probabilities)[0]
+    return to_native_grid(probabilities, prepared.affine, prepared.native_affine, prepared.native_shape, decision)
 
 
 def segment_cases(
@@ -36,7 +40,9 @@ def segment_cases(
     cases: Sequence[Case],
     prepare: Callable[[Case], Prepared],
     labels: Labels,
+    decision: Decision,
     *,
+    modalities: Sequence[str],
     fold: int,
     tolerance_mm: float,
     folder: Path,
@@ -44,13 +50,12 @@ def segment_cases(
     bf16: bool,
     report: Report | None = None,
 ) -> pd.DataFrame:
-    """Predict, save under ``folder`` and score every case: one row per case and foreground class."""
+    """Predict, save under ``folder`` and score every case: one row per case and class or region that it annotates."""
     rows: list[dict[str, Any]] = []
     for done, case in enumerate(cases, start=1):
         prepared = prepare(case)
-        prediction = segment(networks, predictor, prepared, device=device, bf16=bf16)
-        source = next(iter(case.images.values()))
-        write_mask(folder / prediction_name(case), prediction, labels, source)
+        prediction = segment(networks, predictor, prepared, decision, device=device, bf16=bf16)
+        write_mask(folder / prediction_name(case), prediction, labels, reference_source(case, modalities))
         rows += score_segmentation(case, prediction, prepared.native_affine, labels, tolerance_mm, fold)
         if report is not None:
             report(done, len(cases))
@@ -60,11 +65,18 @@ def segment_cases(
 def score_segmentation(
     case: Case, prediction: Any, affine: Any, labels: Labels, tolerance_mm: float, fold: int | None
 ) -> list[dict[str, Any]]:
-    """The rows of one case; its mask is read from its file."""
+    """The rows of one case, of what it annotates; its mask is read from its file."""
     truth = read_label(case, labels).array[0]
     spacing = np.linalg.norm(affine[:3, : truth.ndim], axis=0)
+    annotated = labels.parts if case.labels_present is None else case.labels_present
     metrics = segmentation_case_metrics(
-        prediction, truth, class_names=labels.names, spacing=spacing.tolist(), tolerance_mm=tolerance_mm
+        prediction,
+        truth,
+        class_names=labels.names,
+        spacing=spacing.tolist(),
+        tolerance_mm=tolerance_mm,
+        parts={name: part for name, part in labels.parts.items() if name in annotated},
+        ignored=IGNORED if labels.ignore is not None else None,
     )
     return [{**identity(case, fold), **row} for row in metrics]
 
@@ -86,7 +98,7 @@ def classify_cases(
     rows: list[dict[str, Any]] = []
     for first in range(0, len(cases), batch):
         together = cases[first : first + batch]
-        image = torch.from_numpy(np.stack([np.array(prepare(case).image) for case in together])).to(device)
+        image = torch.from_numpy(np.stack([network_image(prepare(case)) for case in together])).to(device)
         probabilities = ensemble(networks, predictor, image, bf16=bf16).cpu().numpy().astype(np.float64)
         for case, chances in zip(together, probabilities, strict=True):
             best = class_names[int(chances.argmax())]

@@ -12,42 +12,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.data.case import Case, FileSource
-from pipeline.data.image_io import SUFFIXES, mask_name, read_header, stem_of, write_mask
+from pipeline.data.fingerprint import DriftSettings
+from pipeline.data.image_io import write_mask
+from pipeline.data.modalities import reference_source
 from pipeline.errors import UserError
 from pipeline.evaluation.summary import summarise
 from pipeline.json_file import write_json
 from pipeline.prediction.cases import classify_cases, score_segmentation, segment
+from pipeline.prediction.drift import warn_of_drift
+from pipeline.prediction.inputs import input_cases, output_name
 from pipeline.prediction.trained_run import TrainedRun
 
 Report = Callable[[int, int], None]
-
-
-def input_cases(source: Path, run: TrainedRun) -> list[Case]:
-    """One case per image of a file or folder, in name order; refuses what the run's networks cannot take."""
-    if not source.exists():
-        raise UserError(f"input={source}: no such file or folder")
-    files = [source] if source.is_file() else sorted(path for path in source.iterdir() if is_image(path))
-    if not files:
-        raise UserError(f"input={source}: holds no image", f"images end in {', '.join(SUFFIXES)}")
-    if len(run.card.modalities) > 1:
-        raise UserError(
-            f"{run.folder}: was trained on {', '.join(run.card.modalities)} together; input names one file per case"
-        )
-    cases = []
-    for path in files:
-        header = read_header(FileSource(path))
-        if header.spatial_dims != run.card.spatial_dims or header.channels != run.card.channels:
-            raise UserError(
-                f"{path}: is {header.spatial_dims}D with {header.channels} channel(s); "
-                f"the run was trained on {run.card.spatial_dims}D with {run.card.channels}"
-            )
-        cases.append(Case(stem_of(path), stem_of(path), {run.card.modalities[0]: FileSource(path)}))
-    return cases
-
-
-def is_image(path: Path) -> bool:
-    """Whether the name is that of an image file, hidden files apart."""
-    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(SUFFIXES)
 
 
 def predict_segmentation(
@@ -61,12 +37,12 @@ def predict_segmentation(
     rows: list[dict[str, Any]] = []
     tolerance = float(run.config["evaluation"]["tolerance_mm"])
     for done, case in enumerate(cases, start=1):
-        source = next(iter(case.images.values()))
+        source = reference_source(case, run.card.modalities)
         prepared = run.preprocessing(case, with_label=False)
-        prediction = segment(run.networks, run.predictor, prepared, device=run.device, bf16=run.card.bf16)
-        write_mask(output / mask_name(source), prediction, run.labels, source)
+        prediction = segment(run.networks, run.predictor, prepared, run.decision, device=run.device, bf16=run.card.bf16)
+        write_mask(output / output_name(case, run), prediction, run.labels, source)
         if truths is not None:
-            known = Case(case.case_id, case.patient_id, case.images, FileSource(truths[source.path.name]))
+            known = Case(case.case_id, case.patient_id, case.images, FileSource(truths[output_name(case, run)]))
             rows += score_segmentation(known, prediction, prepared.native_affine, run.labels, tolerance, 0)
         report(done, len(cases))
     return pd.DataFrame(rows)
@@ -93,11 +69,14 @@ def predict_classification(
     return table
 
 
-def matching_masks(cases: Sequence[Case], folder: Path) -> dict[str, Path]:
-    """The mask of every case: the file of the same name in ``folder``. All that are missing are named together."""
+def matching_masks(cases: Sequence[Case], folder: Path, run: TrainedRun) -> dict[str, Path]:
+    """The mask of every case: the file in ``folder`` of the name that its prediction gets. Names all that are missing.
+
+    In a run of one modality that is the image's own name.
+    """
     if not folder.is_dir():
         raise UserError(f"labels={folder}: no such folder")
-    names = [next(iter(case.images.values())).path.name for case in cases]
+    names = [output_name(case, run) for case in cases]
     found = {name: folder / name for name in names if (folder / name).is_file()}
     missing = [name for name in names if name not in found]
     if missing:
@@ -140,6 +119,7 @@ def predict(
     folds: Sequence[int] | None,
     checkpoint: str | None,
     batch: int,
+    drift: DriftSettings,
     trusted: Sequence[str],
     console: Console,
 ) -> None:
@@ -152,8 +132,9 @@ def predict(
     run = TrainedRun(folder, folds=folds, checkpoint=checkpoint, trust=trusted, device=device)
     cases = input_cases(source, run)
     segmentation = run.card.task == "segmentation"
-    truths = matching_masks(cases, labels) if labels is not None and segmentation else None
+    truths = matching_masks(cases, labels, run) if labels is not None and segmentation else None
     output.mkdir(parents=True, exist_ok=True)
+    warn_of_drift(run.folder, cases, output, drift, console)
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("predicting", total=len(cases))

@@ -16,7 +16,9 @@ from pipeline.config.build import build
 from pipeline.data.case import Labels
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.errors import UserError
+from pipeline.inference.decision import Decision
 from pipeline.inference.predictor import SlidingWindow, WholeImage
+from pipeline.networks.modalities import CompleteModalities
 from pipeline.prediction.weights import network_weights, read_checkpoint
 
 MODEL_FILE = "model.json"
@@ -29,7 +31,10 @@ class ModelCard:
     task: str
     class_names: tuple[str, ...]  # of the network's outputs, background first in segmentation
     label_values: Mapping[int, str] | None  # raw mask value -> class name; None in classification
+    regions: Mapping[str, tuple[int, ...]] | None  # name -> raw mask values, where the outputs are regions
     modalities: tuple[str, ...]
+    incomplete: bool  # the networks hold what stands in for absent modalities
+    modality_dropout: float  # above 0: trained to predict without some of the modalities
     checkpoint: str
     bf16: bool
     spatial_dims: int
@@ -41,6 +46,7 @@ class ModelCard:
         return {
             **vars(self),
             "label_values": values,
+            "regions": None if self.regions is None else {name: list(part) for name, part in self.regions.items()},
             "class_names": list(self.class_names),
             "modalities": list(self.modalities),
         }
@@ -50,11 +56,12 @@ class ModelCard:
         """Read ``model.json``; raises :class:`UserError`."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            values = content["label_values"]
+            values, regions = content["label_values"], content["regions"]
             return cls(
                 **{
                     **content,
                     "label_values": None if values is None else {int(k): str(v) for k, v in values.items()},
+                    "regions": None if regions is None else {k: tuple(map(int, v)) for k, v in regions.items()},
                     "class_names": tuple(content["class_names"]),
                     "modalities": tuple(content["modalities"]),
                 }
@@ -86,18 +93,27 @@ class TrainedRun:
         self.card = ModelCard.read(folder / MODEL_FILE)
         self.config = _read_config(folder / "config.yaml")
         self.device = device
-        self.labels = None if self.card.label_values is None else Labels(self.card.label_values)
+        card = self.card
+        self.labels = None if card.label_values is None else Labels(card.label_values, card.regions)
+        painted = self.labels.painted if self.labels is not None and card.regions is not None else None
+        inference = dict(self.config["inference"])
+        self.decision = Decision(painted, float(inference.pop("region_threshold")))
         transforms = build(self.config["transforms"]["preprocessing"], "transforms.preprocessing", trust)
         from monai.transforms import Compose
 
-        self.preprocessing = Preprocessing(Compose(transforms), self.labels)
+        self.preprocessing = Preprocessing(
+            Compose(transforms),
+            self.labels,
+            modalities=card.modalities,
+            missing_voxels=self.config["data"]["missing"]["voxels"],
+        )
         self.networks = [
             self._network(index, checkpoint or self.card.checkpoint, trust) for index in self._folds(folds)
         ]
         if self.card.task == "classification":
-            self.predictor: Any = WholeImage(mirror_axes=self.config["inference"]["mirror_axes"])
+            self.predictor: Any = WholeImage(mirror_axes=inference["mirror_axes"])
         else:
-            self.predictor = SlidingWindow(self.config["derived"]["patch_size"], **self.config["inference"])
+            self.predictor = SlidingWindow(self.config["derived"]["patch_size"], **inference)
 
     def _folds(self, wanted: Sequence[int] | None) -> list[int]:
         found = sorted(
@@ -118,6 +134,8 @@ class TrainedRun:
     def _network(self, fold: int, checkpoint: str, trust: Sequence[str]) -> nn.Module:
         path = self.folder / f"fold_{fold}" / "checkpoints" / f"{checkpoint}.ckpt"
         network: nn.Module = build(self.config["network"], "network", trust)
+        if self.card.incomplete:
+            network = CompleteModalities(network, [0.0] * self.card.channels)  # the weights hold the values
         try:
             network.load_state_dict(network_weights(read_checkpoint(path)))
         except (RuntimeError, KeyError) as error:

@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from pipeline.randomness import draw_seed
-from pipeline.tasks.losses import DeepSupervision
+from pipeline.tasks.deep_supervision import DeepSupervision
 from pipeline.transforms.batch import BatchAugmentation
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -49,9 +49,13 @@ class Task(LightningModule):
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
-        outputs = self.network(batch["image"])
-        loss: Tensor = self.loss(_float(outputs), batch[self.truth])
+        loss = self.loss_of(to_float(self.network(batch["image"])), batch)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch["image"]))
+        return loss
+
+    def loss_of(self, outputs: Any, batch: dict[str, Tensor]) -> Tensor:
+        """Loss of float32 logits, or of a list of them, against the truth of the batch."""
+        loss: Tensor = self.loss(outputs, batch[self.truth])
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -59,7 +63,7 @@ class Task(LightningModule):
         return self.optimizer_factory(parameter for parameter in self.network.parameters() if parameter.requires_grad)
 
 
-def _float(outputs: Any) -> Any:
+def to_float(outputs: Any) -> Any:
     """Losses are computed in float32, also under bf16 autocast; deep supervision gives several outputs."""
     if isinstance(outputs, Tensor):
         return outputs.float()

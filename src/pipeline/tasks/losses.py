@@ -1,10 +1,14 @@
 """Losses of segmentation and classification.
 
-Each is called with logits ``(B, C, *spatial)`` or ``(B, C)`` float32 and the class index of each voxel or image,
-``(B, 1, *spatial)`` or ``(B, 1)``, of any integer type; it returns a scalar. ``weight`` holds one number a class,
-background included. It has the same meaning everywhere: a mean over voxels (or images) counts each with the weight of
-its true class, a mean over classes counts each class with its own, and both divide by the sum of the weights, so that
-weights shift the balance and not the size of the loss.
+Each is called with logits ``(B, C, *spatial)`` or ``(B, C)`` float32 and the truth, and returns a scalar. The truth is
+the class index of each voxel or image, ``(B, 1, *spatial)`` or ``(B, 1)``, of any integer type: classes exclude each
+other (softmax). Or it has as many channels as the logits, each 0 or 1: regions, which may overlap (sigmoid), and the
+loss is that of each region against the rest, the mean over regions. ``valid``: bool, of the shape of the truth or with
+one channel; where it is False nothing is learned.
+
+``weight`` holds one number a class, background included, or one a region. It has the same meaning everywhere: a mean
+over voxels (or images) counts each with the weight of its true class, a mean over classes counts each class with its
+own, and both divide by the sum of the weights, so that weights shift the balance and not the size of the loss.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from pipeline.tasks.truth import Truth, mean, mean_over_regions, one_hot
 
 
 class WeightedLoss(nn.Module):
@@ -30,15 +36,21 @@ class WeightedLoss(nn.Module):
 
 
 class VoxelLoss(WeightedLoss):
-    """Weighted mean of a loss per voxel or image; a subclass says which."""
+    """Weighted mean of a loss per voxel or image; a subclass says which, for classes and for regions."""
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the loss; see the module for shapes."""
-        logits, truth = _flat(logits, target, self.weight)
-        return _mean(self.per_voxel(logits, truth), truth, self.weight)
+        truth = Truth.of(logits, target, valid, self.weight)
+        if truth.regions:
+            return mean_over_regions(self.per_region(truth.logits, truth.one_hot()), truth.valid, self.weight)
+        return mean(self.per_voxel(truth.logits, truth.index), truth, self.weight)
 
     def per_voxel(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Map logits ``(B, C, N)`` and class indices ``(B, N)`` int64 to losses ``(B, N)``."""
+        raise NotImplementedError
+
+    def per_region(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Map logits and truth (0 or 1) ``(B, R, N)`` to losses ``(B, R, N)``."""
         raise NotImplementedError
 
 
@@ -56,6 +68,11 @@ class CrossEntropyLoss(VoxelLoss):
         """Return minus the logarithm of the true class's probability."""
         return functional.cross_entropy(logits, truth, reduction="none", label_smoothing=self.label_smoothing)
 
+    def per_region(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return the binary cross entropy; smoothing as if inside and outside were two classes."""
+        smooth = truth * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
+
 
 class BrierLoss(VoxelLoss):
     """Squared error between softmax probabilities and the one-hot truth, summed over classes: 0 to 2.
@@ -65,7 +82,11 @@ class BrierLoss(VoxelLoss):
 
     def per_voxel(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Return the Brier score."""
-        return (torch.softmax(logits, dim=1) - _one_hot(truth, logits)).square().sum(dim=1)
+        return (torch.softmax(logits, dim=1) - one_hot(truth, logits)).square().sum(dim=1)
+
+    def per_region(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return the Brier score of inside and outside as two classes."""
+        return 2 * (torch.sigmoid(logits) - truth).square()
 
 
 class BinaryCrossEntropyLoss(VoxelLoss):
@@ -73,8 +94,11 @@ class BinaryCrossEntropyLoss(VoxelLoss):
 
     def per_voxel(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Return the sum of the binary cross entropies."""
-        one_hot = _one_hot(truth, logits)
-        return functional.binary_cross_entropy_with_logits(logits, one_hot, reduction="none").sum(dim=1)
+        return functional.binary_cross_entropy_with_logits(logits, one_hot(truth, logits), reduction="none").sum(dim=1)
+
+    def per_region(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return the binary cross entropy."""
+        return functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
 
 
 class FocalLoss(VoxelLoss):
@@ -90,7 +114,13 @@ class FocalLoss(VoxelLoss):
 
     def per_voxel(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Return the focal loss."""
-        entropy = functional.cross_entropy(logits, truth, reduction="none")
+        return self._focus(functional.cross_entropy(logits, truth, reduction="none"))
+
+    def per_region(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Return the binary focal loss."""
+        return self._focus(functional.binary_cross_entropy_with_logits(logits, truth, reduction="none"))
+
+    def _focus(self, entropy: Tensor) -> Tensor:
         # 1 - exp(-entropy), exact where the entropy is tiny; the power's gradient at zero must stay finite.
         miss = -torch.expm1(-entropy)
         return entropy * miss.clamp_min(torch.finfo(miss.dtype).tiny) ** self.gamma
@@ -114,26 +144,31 @@ class TverskyLoss(WeightedLoss):
         batch_dice: bool = False,
     ) -> None:
         super().__init__(weight)
-        if weight is not None and max(weight[1:], default=0) == 0:
+        if weight is not None and len(weight) > 1 and max(weight[1:]) == 0:
             raise ValueError(f"class weights {list(weight)} leave no foreground class")
         self.alpha, self.beta, self.smooth, self.batch_dice = alpha, beta, smooth, batch_dice
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the loss; see the module for shapes."""
-        logits, truth = _flat(logits, target, self.weight)
-        return self.from_probabilities(torch.softmax(logits, dim=1), _one_hot(truth, logits))
+        truth = Truth.of(logits, target, valid, self.weight)
+        probabilities = torch.sigmoid(truth.logits) if truth.regions else torch.softmax(truth.logits, dim=1)
+        return self.from_probabilities(probabilities, truth)
 
-    def from_probabilities(self, probabilities: Tensor, one_hot: Tensor) -> Tensor:
-        """Return the loss of probabilities and one-hot truth, both ``(B, C, N)``."""
-        overlap = (probabilities * one_hot).sum(dim=2)[:, 1:]
-        predicted, true = probabilities.sum(dim=2)[:, 1:], one_hot.sum(dim=2)[:, 1:]
+    def from_probabilities(self, probabilities: Tensor, truth: Truth) -> Tensor:
+        """Return the loss of probabilities ``(B, C, N)``."""
+        true_mask = truth.one_hot()
+        if truth.valid is not None:
+            probabilities, true_mask = probabilities * truth.valid, true_mask * truth.valid
+        first = 0 if truth.regions else 1
+        overlap = (probabilities * true_mask).sum(dim=2)[:, first:]
+        predicted, true = probabilities.sum(dim=2)[:, first:], true_mask.sum(dim=2)[:, first:]
         if self.batch_dice:
             overlap, predicted, true = (sums.sum(dim=0, keepdim=True) for sums in (overlap, predicted, true))
         wrong = self.alpha * (predicted - overlap) + self.beta * (true - overlap)
         losses = 1 - (overlap + self.smooth) / (overlap + wrong + self.smooth)
         if self.weight is None:
             return losses.mean()
-        weights = self.weight[1:]
+        weights = self.weight[first:]
         return (losses * weights).sum(dim=1).mean() / weights.sum()
 
 
@@ -169,62 +204,15 @@ class DiceCELoss(WeightedLoss):
         self.dice = DiceLoss(weight, smooth=smooth, batch_dice=batch_dice)
         self.dice_factor, self.ce_factor = dice_factor, ce_factor
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the loss; see the module for shapes."""
-        logits, truth = _flat(logits, target, self.weight)
-        log_probabilities = functional.log_softmax(logits, dim=1)
-        dice = self.dice.from_probabilities(log_probabilities.exp(), _one_hot(truth, logits))
-        entropy = _mean(functional.nll_loss(log_probabilities, truth, reduction="none"), truth, self.weight)
+        truth = Truth.of(logits, target, valid, self.dice.weight)
+        if truth.regions:
+            dice = self.dice.from_probabilities(torch.sigmoid(truth.logits), truth)
+            entropies = functional.binary_cross_entropy_with_logits(truth.logits, truth.one_hot(), reduction="none")
+            entropy = mean_over_regions(entropies, truth.valid, self.weight)
+        else:
+            log_probabilities = functional.log_softmax(truth.logits, dim=1)
+            dice = self.dice.from_probabilities(log_probabilities.exp(), truth)
+            entropy = mean(functional.nll_loss(log_probabilities, truth.index, reduction="none"), truth, self.weight)
         return self.dice_factor * dice + self.ce_factor * entropy
-
-
-class DeepSupervision(nn.Module):
-    """Applies ``loss`` to one output, or to a list of outputs from fine to coarse with weights 1, 1/2, 1/4 ...
-
-    The weights are divided by their sum; the truth is brought to each output's grid by nearest neighbour. nnU-Net gives
-    its coarsest output the weight zero; our U-Net does not compute that one, which comes to the same.
-    Source: Isensee et al., Nature Methods 2021.
-    """
-
-    def __init__(self, loss: nn.Module) -> None:
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, outputs: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
-        """Return the loss of logits ``(B, C, *spatial)``, or of a list of them, against ``(B, 1, *spatial)``."""
-        if isinstance(outputs, Tensor):
-            single: Tensor = self.loss(outputs, target)
-            return single
-        weights = [0.5**i for i in range(len(outputs))]
-        losses = []
-        for weight, logits in zip(weights, outputs, strict=True):
-            truth = target
-            if logits.shape[2:] != target.shape[2:]:
-                truth = functional.interpolate(target.float(), size=logits.shape[2:], mode="nearest-exact")
-            losses.append(weight / sum(weights) * self.loss(logits, truth))
-        return torch.stack(losses).sum()
-
-
-def _flat(logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return logits ``(B, C, N)`` and class indices ``(B, N)``; raises ValueError when the shapes do not fit."""
-    if target.shape != (logits.shape[0], 1, *logits.shape[2:]):
-        raise ValueError(f"logits {tuple(logits.shape)} do not fit a target {tuple(target.shape)}")
-    if weight is not None and len(weight) != logits.shape[1]:
-        raise ValueError(f"{len(weight)} class weights for {logits.shape[1]} classes")
-    flat = logits.flatten(2) if logits.ndim > 2 else logits.unsqueeze(2)
-    return flat, target.reshape(len(target), -1).long()
-
-
-def _mean(losses: Tensor, truth: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the mean of ``losses`` ``(B, N)``, each counted with the weight of its true class."""
-    if weight is None:
-        return losses.mean()
-    weights = weight[truth]
-    # A batch may hold only classes of weight zero: its loss is zero.
-    return (losses * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
-
-
-def _one_hot(truth: Tensor, logits: Tensor) -> Tensor:
-    """Return ``(B, C, N)`` in the type of ``logits``."""
-    classes = torch.arange(logits.shape[1], device=truth.device).view(1, -1, 1)
-    return (truth.unsqueeze(1) == classes).to(logits.dtype)

@@ -8,14 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.data.labels import IGNORED, Labels
+from pipeline.inference.decision import Decision
 from pipeline.tasks.base import OptimizerFactory, Task
+from pipeline.tasks.mask_truth import MaskTruth
 
 
 class SegmentationTask(Task):
     """Trains on patches; validates by the Dice of whole cases on the preprocessed grid.
 
-    ``predictor(network, image)`` gives the logits of a whole image. ``val_metric`` is the mean over foreground
-    classes of the mean over cases in which the class occurs in truth or prediction.
+    ``predictor(network, image)`` gives the logits of a whole image, ``decision`` their class indices. ``val_metric`` is
+    the mean over foreground classes (or regions) of the mean over cases in which one occurs in truth or prediction.
+    A batch may hold ``annotated`` (B, outputs) bool: what each case annotates.
     """
 
     truth = "label"
@@ -28,35 +32,60 @@ class SegmentationTask(Task):
         optimizer: OptimizerFactory,
         *,
         predictor: Callable[[Any, Tensor], Tensor],
-        class_names: tuple[str, ...],
+        decision: Decision,
+        labels: Labels,
         seed: int,
     ) -> None:
         super().__init__(network, loss, optimizer, seed=seed)
         self.predictor = predictor
-        self.class_names = class_names
+        self.decision = decision
+        self.labels = labels
+        self.mask_truth = MaskTruth(labels)
         self._dice: list[Tensor] = []
 
+    def loss_of(self, outputs: Any, batch: dict[str, Tensor]) -> Tensor:
+        """Loss of logits against classes or regions, where they are annotated."""
+        annotated = batch.get("annotated")
+        target, valid = self.mask_truth(batch[self.truth], annotated)
+        loss: Tensor = self.loss(self.mask_truth.reduce(outputs, annotated), target, valid)
+        return loss
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Dice per class of every case in the batch."""
-        prediction = self.predictor(self.network, batch["image"]).argmax(dim=1)
-        for predicted, truth in zip(prediction, batch["label"][:, 0], strict=True):
-            self._dice.append(dice_per_class(predicted, truth, len(self.class_names)))
+        """Dice per class or region of every case in the batch."""
+        logits = self.predictor(self.network, batch["image"])
+        parts = self.labels.parts
+        for number, (values, truth) in enumerate(zip(logits, batch["label"][:, 0], strict=True)):
+            dice = dice_per_part(self.decision.indices(values, logits=True), truth, parts, len(self.labels.names))
+            if "annotated" in batch:
+                known = batch["annotated"][number][-len(parts) :]
+                dice = torch.where(known, dice, torch.nan)
+            self._dice.append(dice)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean Dice, and that of each class."""
+        """Log the mean Dice, and that of each class or region."""
         if not self._dice:
             return
         per_class = torch.stack(self._dice).nanmean(dim=0)
         self._dice.clear()
-        for name, value in zip(self.class_names[1:], per_class, strict=True):
+        for name, value in zip(self.labels.parts, per_class, strict=True):
             if not torch.isnan(value):
                 self.log(f"val_dice_{name}", value)
         self.log("val_metric", torch.nan_to_num(per_class.nanmean(), nan=0.0))
 
 
-def dice_per_class(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
-    """Dice of classes 1.. of two index arrays; NaN where a class is in neither."""
-    joint = torch.bincount(truth.flatten().long() * classes + prediction.flatten(), minlength=classes**2)
-    joint = joint.view(classes, classes).double()
-    both, either = joint.diagonal(), joint.sum(dim=0) + joint.sum(dim=1)
-    return (2 * both / either)[1:].float()
+def dice_per_part(prediction: Tensor, truth: Tensor, parts: dict[str, tuple[int, ...]], classes: int) -> Tensor:
+    """Dice of each part (a set of class indices) of two index arrays; NaN where it is in neither.
+
+    Voxels whose truth is IGNORED are left out.
+    """
+    truth, prediction = truth.flatten().long(), prediction.flatten()
+    known = truth != IGNORED
+    if not bool(known.all()):
+        truth, prediction = truth[known], prediction[known]
+    joint = torch.bincount(truth * classes + prediction, minlength=classes**2).view(classes, classes).double()
+    member = torch.zeros(len(parts), classes, dtype=torch.float64, device=joint.device)
+    for row, part in zip(member, parts.values(), strict=True):
+        row[list(part)] = 1
+    both = (member @ joint * member).sum(dim=1)
+    either = member @ (joint.sum(dim=0) + joint.sum(dim=1))
+    return (2 * both / either).float()

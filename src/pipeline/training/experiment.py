@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.data.balance import class_weights
 from pipeline.data.case import Case, Dataset
 from pipeline.data.folds import Fold
 from pipeline.data.preprocessing import Preprocessing
-from pipeline.data.store import Store
+from pipeline.data.store import Store, StoreSettings
 from pipeline.errors import UserError
 
 
@@ -47,9 +48,17 @@ class Experiment:
         if unknown:
             raise UserError(
                 f"folds.run={wanted}: there is no fold {unknown[0]}",
-                f"folds.count={len(self.folds)}: the folds are 0 to {len(self.folds) - 1}",
+                f"there are {len(self.folds)}: 0 to {len(self.folds) - 1}",
             )
         return [self.folds[index] for index in sorted(set(wanted))]
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the network is to go on without some of its modalities."""
+        several = len(self.dataset.modalities) > 1
+        return several and (
+            self.settings.sampling.modality_dropout > 0 or self.settings.data.missing.modality in ("zeros", "mean")
+        )
 
     def cases(self, case_ids: tuple[str, ...]) -> list[Case]:
         """The cases of these ids, in the data set's order."""
@@ -57,10 +66,31 @@ class Experiment:
         return [case for case in self.dataset.cases if case.case_id in wanted]
 
     def target_indices(self, cases: list[Case]) -> list[int] | None:
-        """Class index of each case, None in segmentation."""
+        """Class index of each case, None in segmentation; a case without target counts as the commonest class."""
         if self.settings.task == "segmentation":
             return None
-        return [self.dataset.classes.index(str(case.target)) for case in cases]
+        known = Counter(case.target for case in cases if case.target is not None)
+        commonest = max(self.dataset.classes, key=lambda name: known[name])
+        return [self.dataset.classes.index(case.target or commonest) for case in cases]
+
+    def present_classes(self, cases: Sequence[Case]) -> list[set[int]]:
+        """The class indices that occur in each case: its target, or the classes of its voxels."""
+        targets = self.target_indices(list(cases))
+        if targets is not None:
+            return [{target} for target in targets]
+        return [set(self.store[case].centres) for case in cases]
+
+    def annotated(self, cases: list[Case]) -> list[list[bool]] | None:
+        """Whether each case annotates each output, None where all of the data set annotate all."""
+        labels = self.dataset.labels
+        if labels is None or all(case.labels_present is None for case in self.dataset.cases):
+            return None
+        parts = labels.parts
+
+        def annotates(case: Case, name: str) -> bool:
+            return name not in parts or case.labels_present is None or name in case.labels_present
+
+        return [[annotates(case, name) for name in labels.outputs] for case in cases]
 
     def resolved(self, weights: list[float] | None = None) -> dict[str, Any]:
         """The configuration with ``derived`` filled in and every interpolation resolved."""
@@ -78,16 +108,22 @@ class Experiment:
 
     def class_weights(self, cases: list[Case]) -> list[float] | None:
         """Weights of the classes in the loss, from the training cases of a fold."""
+        labels = self.dataset.labels
         counts = np.zeros(len(self.dataset.output_classes), dtype=np.int64)
         targets = self.target_indices(cases)
         if targets is not None:
             counts += np.bincount(targets, minlength=len(counts))
         elif self.settings.loss.class_weights != "none":
+            assert labels is not None
+            outputs: dict[int, tuple[int, ...]] = {0: (0,)} if labels.regions is None else {}
+            outputs |= dict(enumerate(labels.parts.values(), start=len(outputs)))
             for case in cases:
-                for index, count in self.store[case].counts.items():
-                    counts[index] += count
+                found = self.store[case].counts
+                for output, part in outputs.items():
+                    counts[output] += sum(found.get(index, 0) for index in part)
         try:
-            return class_weights(counts.tolist(), self.settings.loss.class_weights)
+            loss = self.settings.loss
+            return class_weights(counts.tolist(), loss.class_weights, beta=loss.effective_beta)
         except ValueError as error:
             raise UserError(str(error), f"the classes are {', '.join(self.dataset.output_classes)}") from error
 
@@ -110,9 +146,16 @@ def make_ready(
     plain = fill_derived(tree, {"spatial_dims": dataset.spatial_dims})
     transforms = build(plain["transforms"]["preprocessing"], "transforms.preprocessing", trusted)
     recipe = json.dumps(plain["transforms"]["preprocessing"], sort_keys=True)
-    preprocessing = Preprocessing(compose(transforms), dataset.labels)
-    store = Store(cache / "prepared", preprocessing, recipe, digests)
-    store.prepare(dataset.cases, workers=workers, report=report)
+    preprocessing = Preprocessing(
+        compose(transforms),
+        dataset.labels,
+        modalities=dataset.modalities,
+        missing_voxels=settings.data.missing.voxels,
+        centres=settings.sampling.centres,
+    )
+    kept = StoreSettings(**settings.store.model_dump())
+    store = Store(cache / "prepared", preprocessing, recipe, digests, kept)
+    store.prepare(dataset.cases, workers=kept.workers or workers, report=report)
     shapes = np.array([store[case].shape for case in dataset.cases])
     spacings = np.array([store[case].spacing for case in dataset.cases])
     return Experiment(

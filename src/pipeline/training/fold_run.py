@@ -8,14 +8,17 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from pipeline.config.build import build
 from pipeline.data.case import Case
 from pipeline.data.folds import Fold
 from pipeline.data.loading import TrainingPatches, WholeCases, training_loader, validation_loader
-from pipeline.data.order import CaseOrder, EpochBatches, groups_by_class
-from pipeline.data.patches import PatchSampling
+from pipeline.data.modalities import channel_means
+from pipeline.data.order import EpochBatches
+from pipeline.inference.decision import Decision
 from pipeline.inference.predictor import SlidingWindow, WholeImage
+from pipeline.networks.modalities import CompleteModalities
 from pipeline.prediction.cases import classify_cases, segment_cases
 from pipeline.prediction.weights import network_weights, read_checkpoint
 from pipeline.randomness import draw_seed, generator
@@ -29,6 +32,7 @@ from pipeline.training.duration import seconds_of
 from pipeline.training.experiment import Experiment
 from pipeline.training.fold import FittedFold, LoopSettings, fit_fold
 from pipeline.training.pace import Pace
+from pipeline.training.rebalancing import patch_sampling, rebalance
 
 
 class FoldRun:
@@ -39,11 +43,19 @@ class FoldRun:
         self.settings = experiment.settings
         self.fold = fold
         self.folder = experiment.output / fold_key(fold.index)
-        self.cases, self.held_out = experiment.cases(fold.train), experiment.cases(fold.validation)
-        self.config = experiment.resolved(experiment.class_weights(self.cases))
+        self.cases = experiment.cases(fold.train)
+        segmentation = self.settings.task == "segmentation"
+        # Without its target a case (data.missing.target=impute) can be trained on and not be evaluated.
+        self.held_out = [case for case in experiment.cases(fold.validation) if segmentation or case.target is not None]
+        weights = experiment.class_weights(self.cases)
+        self.config = experiment.resolved(weights)
+        self.rebalancing = rebalance(experiment, self.cases, weights)
         self.device = torch.device(accelerator_kind(self.settings.trainer.accelerator))
         self.precision = choose_precision(self.settings.trainer.precision, self.device.type)
         self.predictor = self._predictor()
+        labels = experiment.dataset.labels
+        painted = labels.painted if labels is not None and labels.regions is not None else None
+        self.decision = Decision(painted, self.settings.inference.region_threshold)
 
     def train(self, send: Callable[[Mapping[str, float], int], None]) -> FittedFold:
         """Fit; ``send(metrics, epoch)`` receives each epoch's metrics."""
@@ -55,14 +67,21 @@ class FoldRun:
         patches = TrainingPatches(
             self.cases,
             experiment.store,
-            PatchSampling(settings.sampling.mode, experiment.patch_size, settings.sampling.foreground_fraction),
+            patch_sampling(experiment, processes=world_of(trainer)[1]),
             sample_augmentation(transforms, experiment.trusted),
             targets=targets,
             seed=settings.seed,
+            annotated=experiment.annotated(self.cases),
+            modality_dropout=settings.sampling.modality_dropout,
         )
-        batches = self._batches(len(self.cases), targets)
+        batches = self._batches()
         subset = self._validation_subset(self.held_out)
-        whole = WholeCases(subset, experiment.store, targets=experiment.target_indices(subset))
+        whole = WholeCases(
+            subset,
+            experiment.store,
+            targets=experiment.target_indices(subset),
+            annotated=experiment.annotated(subset),
+        )
         pace = Pace(
             self._build("schedule", "shape"),
             total_steps=None
@@ -98,7 +117,7 @@ class FoldRun:
     def predict(self) -> pd.DataFrame:
         """Out-of-fold predictions with the weights as they stand in the checkpoint."""
         experiment, settings = self.experiment, self.settings
-        network = self._build("network")
+        network = self._network()
         checkpoint = self.folder / "checkpoints" / f"{settings.evaluation.checkpoint}.ckpt"
         network.load_state_dict(network_weights(read_checkpoint(checkpoint)))
         network.to(self.device).eval()
@@ -123,6 +142,8 @@ class FoldRun:
                 cases,
                 experiment.store.__getitem__,
                 experiment.dataset.labels,
+                self.decision,
+                modalities=experiment.dataset.modalities,
                 fold=self.fold.index,
                 tolerance_mm=settings.evaluation.tolerance_mm,
                 folder=self.folder / "predictions",
@@ -130,15 +151,13 @@ class FoldRun:
                 bf16=bf16,
             )
 
-    def _batches(self, cases: int, targets: list[int] | None) -> EpochBatches:
+    def _batches(self) -> EpochBatches:
         sampling = self.settings.sampling
-        balanced = sampling.mode == "balanced" and targets is not None
-        groups = groups_by_class(targets) if balanced and targets is not None else (tuple(range(cases)),)
         rank, world = world_of(self.settings.trainer)
         together = sampling.batch_size * world
         return EpochBatches(
-            CaseOrder(groups, self.settings.seed),
-            batches=sampling.batches_per_epoch or max(1, round(cases / together)),
+            self.rebalancing.order,
+            batches=sampling.batches_per_epoch or max(1, round(len(self.cases) / together)),
             batch_size=sampling.batch_size,
             process=rank,
             processes=world,
@@ -154,17 +173,36 @@ class FoldRun:
 
     def _task(self) -> Task:
         torch.manual_seed(draw_seed(self.settings.seed, "weights", self.fold.index))
-        network = self._build("network")
+        network = self._network()
         loss, optimizer = self._build("loss", "function"), self._build("optimizer")
-        names, seed = self.experiment.dataset.output_classes, self.settings.seed
+        dataset, seed = self.experiment.dataset, self.settings.seed
         if self.settings.task == "classification":
-            return ClassificationTask(network, loss, optimizer, class_names=names, seed=seed)
-        return SegmentationTask(network, loss, optimizer, predictor=self.predictor, class_names=names, seed=seed)
+            return ClassificationTask(network, loss, optimizer, class_names=dataset.classes, seed=seed)
+        assert dataset.labels is not None
+        return SegmentationTask(
+            network,
+            loss,
+            optimizer,
+            predictor=self.predictor,
+            decision=self.decision,
+            labels=dataset.labels,
+            seed=seed,
+        )
+
+    def _network(self) -> nn.Module:
+        """The network; where cases may lack modalities, with what stands in for them."""
+        network: nn.Module = self._build("network")
+        if not self.experiment.incomplete:
+            return network
+        fill = [0.0] * self.experiment.channels
+        if self.settings.data.missing.modality == "mean":
+            fill = channel_means([self.experiment.store[case] for case in self.cases])
+        return CompleteModalities(network, fill)
 
     def _predictor(self) -> Any:
         if self.settings.task == "classification":
             return WholeImage(mirror_axes=self.settings.inference.mirror_axes)
-        return SlidingWindow(self.experiment.patch_size, **self.settings.inference.model_dump())
+        return SlidingWindow(self.experiment.patch_size, **self.settings.inference.window())
 
     def _build(self, *keys: str) -> Any:
         node: Any = self.config

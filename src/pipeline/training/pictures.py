@@ -10,7 +10,8 @@ import pandas as pd
 
 from pipeline.data.case import Case, Dataset, FileSource
 from pipeline.data.image_io import read_mask
-from pipeline.data.preprocessing import read_case_image, read_label
+from pipeline.data.modalities import read_modalities
+from pipeline.data.preprocessing import read_label
 from pipeline.evaluation.figures import classification_gallery, confusion_matrix_figure, learning_curves, roc_figure
 from pipeline.evaluation.overlay import overlay
 
@@ -47,7 +48,7 @@ def draw_segmentation(table: pd.DataFrame, dataset: Dataset, predictions: Mappin
     of_case = of_case[of_case["count"] == of_case["count"].max()]
     for rank, case_id in representative(of_case["mean"]).items():
         case = cases[case_id]
-        image = read_case_image(case)
+        image, _ = read_modalities(case, dataset.modalities, missing_voxels="fill")
         predicted = dataset.labels.to_index(read_mask(FileSource(predictions[case_id])).array)[0]
         dice = table.loc[table["case_id"] == case_id].set_index("class")["dice"]
         said = ", ".join(f"{name} {value:.3f}" for name, value in dice.items() if not np.isnan(value))
@@ -71,11 +72,14 @@ def draw_classification(table: pd.DataFrame, dataset: Dataset, folder: Path) -> 
     confusion_matrix_figure(truth, probabilities, names, folder / "confusion_matrix.png")
     roc_figure(truth, probabilities, names, folder / "roc.png")
     of_truth = pd.Series(probabilities[np.arange(len(truth)), truth], index=table["case_id"])
+    of_truth = of_truth[~of_truth.index.duplicated()]  # the first repeat
     chosen = representative(of_truth)
     cases: dict[str, Case] = {case.case_id: case for case in dataset.cases}
     places = [int(np.flatnonzero(table["case_id"] == case_id)[0]) for case_id in chosen.values()]
+    chosen_cases = [cases[case_id] for case_id in chosen.values()]
+    images = [read_modalities(case, dataset.modalities, missing_voxels="fill")[0] for case in chosen_cases]
     classification_gallery(
-        [read_case_image(cases[case_id]).array[0] for case_id in chosen.values()],
+        [image.array[0] for image in images],
         [int(truth[place]) for place in places],
         probabilities[places],
         folder / "cases.png",

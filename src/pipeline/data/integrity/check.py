@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +12,10 @@ from pathlib import Path
 from pipeline.data.case import Case, Dataset
 from pipeline.data.image_io.image import spacing_of
 from pipeline.data.integrity.memory import Memory
-from pipeline.data.integrity.reading import Job, Reading, read_job
+from pipeline.data.integrity.reading import Job, Reading, read_case
 from pipeline.data.integrity.result import CaseRecord, CheckResult, CheckSettings, Fault
 from pipeline.data.integrity.rules import RULES
-from pipeline.data.integrity.rules.files import duplicates
+from pipeline.data.integrity.rules.duplicates import alike, duplicates
 from pipeline.data.integrity.view import View, affine_of, foreground_voxels
 
 AHEAD = 4  # jobs submitted per worker: enough to keep it busy, few enough to stop soon
@@ -36,48 +36,83 @@ def check_dataset(
     ``progress``: show a bar on stderr. Never raises for what is wrong with the data.
     """
     begun = time.perf_counter()
-    jobs = list(dict.fromkeys(_jobs(dataset)))
+    settings = settings or CheckSettings()
     readings: dict[Job, list[Reading]] = {}
     with Memory(cache, dataset.root) as memory:
-        for job in jobs:
-            known = memory.recall(job)
-            if known is not None:
-                readings[job] = known
-        memory.known.clear()
-        remembered = len(readings)
-        with _bar(len(jobs), remembered, progress) as advance:
-            for job, found in _in_parallel([job for job in jobs if job not in readings], workers):
-                readings[job] = found
-                memory.keep(job, found)
-                advance()
-    view = View(dataset, settings or CheckSettings(), readings)
+        remembered = _read_all(_by_case(dataset), readings, memory, workers, progress)
+        read = len(readings) - remembered
+        doubles = [(Job(path, "voxels"),) for path in alike(dataset, readings)]
+        _read_all(doubles, readings, memory, workers, progress)
+    view = View(dataset, settings, readings)
     faults: list[Fault] = [fault for rule in RULES for fault in rule(view)]
     faults.sort(key=lambda fault: fault.severity)  # errors first; the order of rules and cases stays
     return CheckResult(
         faults=tuple(faults),
         records={case.case_id: record for case in dataset.cases if (record := _record(view, case)) is not None},
         duplicates=tuple(tuple(dict.fromkeys(case.case_id for case, _ in group)) for group in duplicates(view)),
-        read=len(jobs) - remembered,
+        read=read,
         remembered=remembered,
         seconds=time.perf_counter() - begun,
     )
 
 
-def _jobs(dataset: Dataset) -> Iterator[Job]:
+def _by_case(dataset: Dataset) -> list[tuple[Job, ...]]:
+    """The files of each case that no case before has, the reference image first and the mask last."""
+    found: list[tuple[Job, ...]] = []
+    known: set[Job] = set()
     for case in dataset.cases:
-        for source in case.images.values():
-            yield Job.of(source, "image")
+        jobs = [Job.of(case.images[name], "image") for name in dataset.modalities if name in case.images]
+        jobs += [Job.of(source, "image") for name, source in case.images.items() if name not in dataset.modalities]
         if case.label is not None:
-            yield Job.of(case.label, "mask")
+            jobs.append(Job.of(case.label, "mask"))
+        fresh = tuple(job for job in dict.fromkeys(jobs) if job not in known)
+        if fresh:
+            known.update(fresh)
+            found.append(fresh)
+    return found
 
 
-def _in_parallel(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, list[Reading]]]:
-    """Jobs with their readings, in order; never more than a few are under way."""
+def _read_all(
+    groups: Sequence[tuple[Job, ...]],
+    readings: dict[Job, list[Reading]],
+    memory: Memory,
+    workers: int,
+    progress: bool,
+) -> int:
+    """Put the readings of all jobs into ``readings``; returns how many of them were remembered."""
+    unread = []
+    remembered = 0
+    for jobs in groups:
+        known = {job: found for job in jobs if (found := memory.recall(job)) is not None}
+        if len(known) == len(jobs) and _fits(known):
+            readings.update(known)
+            remembered += len(known)
+        else:
+            unread.append(jobs)
+    with _bar(remembered + sum(map(len, unread)), remembered, progress) as advance:
+        for jobs, fresh in _in_parallel(unread, workers):
+            for job, one in zip(jobs, fresh, strict=True):
+                readings[job] = one
+                memory.keep(job, one)
+            advance(len(jobs))
+    return remembered
+
+
+def _fits(known: Mapping[Job, list[Reading]]) -> bool:
+    """Whether the mask was compared with the image as it is now."""
+    fits = [found[0] for job, found in known.items() if job.role == "mask" and found[0].fit_to]
+    return not fits or fits[0].fit_to == next(iter(known.values()))[0].sha256
+
+
+def _in_parallel(
+    groups: Iterable[tuple[Job, ...]], workers: int
+) -> Iterator[tuple[tuple[Job, ...], list[list[Reading]]]]:
+    """Jobs of a case with their readings, in order; never more than a few cases are under way."""
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="check")
-    waiting: deque[tuple[Job, Future[list[Reading]]]] = deque()
+    waiting: deque[tuple[tuple[Job, ...], Future[list[list[Reading]]]]] = deque()
     try:
-        for job in jobs:
-            waiting.append((job, pool.submit(read_job, job)))
+        for jobs in groups:
+            waiting.append((jobs, pool.submit(read_case, jobs)))
             if len(waiting) >= AHEAD * workers:
                 done, future = waiting.popleft()
                 yield done, future.result()
@@ -89,10 +124,10 @@ def _in_parallel(jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, list[
 
 
 @contextmanager
-def _bar(total: int, done: int, shown: bool) -> Iterator[Callable[[], None]]:
+def _bar(total: int, done: int, shown: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr; yields the function that moves it on."""
     if not shown or done == total:
-        yield lambda: None
+        yield lambda count: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -100,7 +135,7 @@ def _bar(total: int, done: int, shown: bool) -> Iterator[Callable[[], None]]:
     columns = (TextColumn("check"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("check", total=total, completed=done)
-        yield lambda: bar.advance(task)
+        yield lambda count: bar.advance(task, count)
 
 
 def _record(view: View, case: Case) -> CaseRecord | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,21 +13,17 @@ import numpy as np
 from pipeline.data.case import ArraySource, FileSource, Source
 from pipeline.data.image_io import Header, ImageError, read_blocks
 from pipeline.data.image_io.arrays import header_of, read_array
+from pipeline.data.integrity.lattice import fit_of
 
-READING_VERSION = 1
+READING_VERSION = 2
 """Raised whenever a reading of the same file would say something else."""
 
-SAMPLE = 10_000  # voxels from which percentiles are estimated
-MOST_VALUES = 256  # distinct values of a mask that are counted
-BINS = 1 << 16  # span of values that is counted in a table
-SLICE = 1 << 16  # voxels counted at once
-
-Role = Literal["image", "mask"]
+Role = Literal["image", "mask", "voxels"]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One file (or one array of an .npz) to read in one role."""
+    """One file (or one array of an .npz) to read in one role; ``voxels``: for the hash of its decoded voxels alone."""
 
     path: Path
     role: Role
@@ -44,9 +39,13 @@ class Job:
 class Reading:
     """What one image or mask turned out to be; ``fault`` is set, and all else empty, where it cannot be read.
 
-    ``sha256``: of the file; ``content``: hash of the voxels of one image inside an .npz, else empty. ``affine``: 16
-    numbers. ``low``, ``high``: 1st and 99th percentile of a sample. ``nonfinite``: voxels that are NaN or infinite.
-    ``values``: voxels of each raw value in a mask; ``fraction``: a mask value that is no whole number.
+    ``sha256``: of the file; ``content``: hash of the decoded voxels, for images inside an .npz and where asked for.
+    ``affine``: 16 numbers. ``sample``: hash of a lattice of voxels; all else about intensities but the extremes is
+    estimated from that lattice: ``low``, ``high``: 1st and 99th percentile; ``saturated``: share of voxels at the
+    maximum; ``distinct``: number of values. ``nonfinite``: voxels that are NaN or infinite. ``blank``: slices between
+    others that are constant, how many and the first. ``values``: voxels of each raw value in a mask; ``fraction``: a
+    mask value that is no whole number. ``picture``, ``thumb``: see ``picture.describe``. ``fit``: of a mask to the
+    image with the hash ``fit_to``, see ``lattice.fit_of``.
     """
 
     fault: str | None = None
@@ -55,132 +54,113 @@ class Reading:
     content: str = ""
     shape: tuple[int, ...] = ()
     channels: int = 0
+    dtype: str = ""
     affine: tuple[float, ...] = ()
     doubts: tuple[str, ...] = ()
     minimum: float = 0.0
     maximum: float = 0.0
     low: float = 0.0
     high: float = 0.0
+    saturated: float = 0.0
+    distinct: int = 0
     nonfinite: int = 0
+    blank: tuple[int, ...] = ()
     values: dict[int, int] | None = None
     fraction: float | None = None
+    sample: str = ""
+    picture: str = ""
+    thumb: str = ""
+    fit: tuple[float, float, str] | None = None
+    fit_to: str = ""
 
 
-def read_job(job: Job) -> list[Reading]:
-    """Readings of a job: one for a file, one per image for an array."""
+def read_case(jobs: Sequence[Job]) -> list[list[Reading]]:
+    """Readings of the files of one case, the reference image first: one for a file, one per image for an array.
+
+    The fit of a mask to the first image is measured where both have one grid.
+    """
+    found: list[list[Reading]] = []
+    image: np.ndarray | None = None
+    for job in jobs:
+        readings, sample = read_job(job)
+        if job.role == "image" and not found:
+            image = sample
+        elif job.role == "mask" and image is not None and sample is not None and image.shape == sample.shape:
+            (mask,), (first,) = readings, found[0]
+            if mask.shape == first.shape and mask.nonfinite == 0:
+                fit = fit_of(image, sample, first.low, first.high)
+                readings = [replace(mask, fit=fit, fit_to=first.sha256)]
+        found.append(readings)
+    return found
+
+
+def read_job(job: Job) -> tuple[list[Reading], np.ndarray | None]:
+    """Readings of one job, and of a file of one channel the lattice of its voxels."""
     try:
+        if job.role == "voxels":
+            return [_hash_voxels(job.path)], None
         if job.key is not None:
-            return _read_images(job.path, job.key)
-        return [_read_file(job.path, job.role)]
+            return _read_images(job.path, job.key), None
+        return _read_file(job.path, job.role)
     except ImageError as error:
-        return [Reading(fault=error.fault, remedies=error.remedies)]
+        return [Reading(fault=error.fault, remedies=error.remedies)], None
     except MemoryError:
-        return [Reading(fault="needs more memory than there is")]
+        return [Reading(fault="needs more memory than there is")], None
     except OSError as error:
-        return [Reading(fault=f"cannot be read: {error.strerror or error}")]
+        return [Reading(fault=f"cannot be read: {error.strerror or error}")], None
 
 
-def _read_file(path: Path, role: Role) -> Reading:
+def _read_file(path: Path, role: Role) -> tuple[list[Reading], np.ndarray | None]:
+    from pipeline.data.integrity.summary import Summary
+
     digest = hashlib.sha256()
     header, blocks = read_blocks(FileSource(path), mask=role == "mask", digest=digest)
-    summary = _Summary(header, role)
-    for block in blocks:
-        summary.add(block.reshape(-1))
-    return summary.reading(digest.hexdigest())
+    summary: Summary | None = None
+    for block, shape in _in_storage_order(header, blocks):
+        summary = summary or Summary(header, role == "mask", shape)
+        summary.add(block)
+    assert summary is not None  # no image has no voxel
+    reading = summary.reading(digest.hexdigest())
+    return [reading], summary.lattice() if header.channels == 1 else None
 
 
 def _read_images(path: Path, key: str) -> list[Reading]:
+    from pipeline.data.integrity.summary import Summary
+
     array = read_array(path, key)
     header = header_of(array)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     readings = []
     for image in array:
-        summary = _Summary(header, "image")
+        summary = Summary(header, False, image.shape)
         summary.add(np.ascontiguousarray(image).reshape(-1))
         readings.append(summary.reading(sha256, hashlib.sha256(image.tobytes()).hexdigest()))
     return readings
 
 
-class _Summary:
-    """Statistics of voxels that pass by once, in blocks."""
+def _hash_voxels(path: Path) -> Reading:
+    """The hash of all voxels as float32 in storage order, whatever the format and type on disk."""
+    header, blocks = read_blocks(FileSource(path))
+    digest = hashlib.sha256(repr(tuple(size for size in header.shape if size > 1)).encode())
+    for block, _ in _in_storage_order(header, blocks):
+        digest.update(np.ascontiguousarray(block, "<f4").tobytes())
+    return Reading(content=digest.hexdigest(), shape=tuple(header.shape), channels=header.channels)
 
-    def __init__(self, header: Header, role: Role) -> None:
-        self.header = header
-        self.mask = role == "mask"
-        voxels = header.channels * int(np.prod(header.shape))
-        self.step = max(1, voxels // SAMPLE)
-        self.skip = 0
-        self.sample: list[np.ndarray] = []
-        self.minimum, self.maximum = np.inf, -np.inf
-        self.nonfinite = 0
-        self.values: Counter[int] = Counter()
-        self.fraction: float | None = None
 
-    def add(self, block: np.ndarray) -> None:
-        """Take in a flat block."""
-        if block.size == 0:
-            return
-        lowest, highest = block.min(), block.max()  # a NaN makes both NaN
-        if block.dtype.kind == "f" and not (np.isfinite(lowest) and np.isfinite(highest)):
-            finite = np.isfinite(block)
-            self.nonfinite += int(block.size - finite.sum())
-            block = block[finite]
-            if block.size == 0:
-                return
-            lowest, highest = block.min(), block.max()
-        self.minimum, self.maximum = min(self.minimum, float(lowest)), max(self.maximum, float(highest))
-        if self.mask:
-            self._count(block, float(lowest), float(highest))
+def _in_storage_order(header: Header, blocks: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
+    """Flat blocks, each with the shape (slowest axis first) of the whole that they are parts of.
+
+    Volumes come with their first axis fastest, whatever the format, and channels slowest.
+    """
+    volume = (header.channels, *header.shape[::-1])
+    for block in blocks:
+        if block.ndim == 1:
+            yield block, volume
+        elif block.ndim == 4:
+            yield np.moveaxis(block, 0, -1).T.reshape(-1), volume  # a view of what ITK reads
         else:
-            self.sample.append(block[self.skip :: self.step].copy())
-            self.skip = (self.skip - block.size) % self.step
-
-    def _count(self, block: np.ndarray, lowest: float, highest: float) -> None:
-        if block.dtype.kind == "f":
-            whole = np.rint(block)
-            unlike = whole != block
-            if unlike.any():
-                self.fraction = float(block[unlike][0])
-            block = whole
-        if len(self.values) > MOST_VALUES:
-            return
-        if highest - lowest >= BINS:
-            values, counts = np.unique(block[:SLICE], return_counts=True)
-            self.values.update(dict(zip(map(int, values.tolist()), counts.tolist(), strict=True)))
-            return
-        first = int(np.rint(lowest))
-        table = np.zeros(int(np.rint(highest)) - first + 1, np.int64)
-        for part in _slices(block):
-            table += np.bincount(np.subtract(part, first, dtype=np.intp, casting="unsafe"), minlength=len(table))
-        for offset in np.flatnonzero(table).tolist():
-            self.values[first + offset] += int(table[offset])
-
-    def reading(self, sha256: str, content: str = "") -> Reading:
-        """The reading once all blocks are in."""
-        empty = not np.isfinite(self.minimum)
-        sample = np.concatenate(self.sample) if self.sample else np.zeros(1)
-        low, high = np.percentile(sample, (1, 99)).tolist() if not self.mask else (0.0, 0.0)
-        return Reading(
-            sha256=sha256,
-            content=content,
-            shape=tuple(self.header.shape),
-            channels=self.header.channels,
-            affine=tuple(self.header.affine.ravel().tolist()),
-            doubts=self.header.doubts,
-            minimum=0.0 if empty else self.minimum,
-            maximum=0.0 if empty else self.maximum,
-            low=low,
-            high=high,
-            nonfinite=self.nonfinite,
-            values=dict(sorted(self.values.items())) if self.mask else None,
-            fraction=self.fraction,
-        )
-
-
-def _slices(block: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, block.size, SLICE):
-        yield block[start : start + SLICE]
+            yield block.reshape(-1), block.shape
 
 
 def reading_of(readings: Sequence[Reading], source: Source) -> Reading:

@@ -34,19 +34,35 @@ class Fault:
 class CheckSettings:
     """Limits of the rules, and what the data will be used for.
 
-    ``folds``: number of cross-validation folds; None: not split. ``affine_tolerance_mm``: how far apart a voxel of
-    the image and of its mask may lie. ``fewest_foreground_voxels``: a smaller foreground is taken for a slip.
-    ``intensity_factor``: how many times an image's intensity range may differ from the median range. ``missing_*``:
-    what data.missing says about absent modalities, voxels that are no numbers, and absent targets.
+    ``folds``: number of cross-validation folds; None: not split. ``predefined``: whether the split column decides.
+    ``affine_tolerance_mm``: how far apart a voxel of the image and of its mask may lie.
+    ``fewest_foreground_voxels``: a smaller foreground is taken for a slip. ``intensity_factor``: how many times an
+    image's intensity range may differ from the median range of its modality; ``air_shift_hu``: how far the darkest
+    voxels of a CT may lie from those of most; ``saturated_fraction``: share of voxels that may be at the maximum.
+    ``inverted_correlation``: a 2D image that correlates less with the mean image is taken for a negative.
+    ``spacing_factor``: how many times a voxel's size or an image's
+    extent along an axis may differ from the median. ``near_duplicate_bits``: perceptual hashes of 2D images that
+    differ in at most so many of 255 bits are near duplicates, up to 15; None: not looked for. ``misfit``: how much
+    more of an image's variance a mirrored mask must explain to be reported, 0 to 1. ``missing_*``: what data.missing
+    says about absent modalities, voxels that are no numbers, and absent targets. ``allow_outside``: whether files may
+    lie outside the data set's folder.
     """
 
     folds: int | None = 5
+    predefined: bool = False
     affine_tolerance_mm: float = 1e-4
     fewest_foreground_voxels: int = 5
-    intensity_factor: float = 50.0
+    intensity_factor: float = 15.0
+    air_shift_hu: float = 500.0
+    saturated_fraction: float = 0.5
+    inverted_correlation: float = -0.65
+    spacing_factor: float = 8.0
+    near_duplicate_bits: int | None = 14
+    misfit: float = 0.25
     missing_modality: str = "error"
     missing_voxels: str = "error"
     missing_target: str = "error"
+    allow_outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,26 @@ class View:
             (source, reading) for source, role, reading in self.sources(case) if role == "image" and not reading.fault
         ]
 
+    @cached_property
+    def by_modality(self) -> dict[str, list[tuple[Case, Source, Reading]]]:
+        """The images that can be read, with their cases, by modality."""
+        found: dict[str, list[tuple[Case, Source, Reading]]] = {name: [] for name in self.dataset.modalities}
+        for case in self.dataset.cases:
+            for name, source in case.images.items():
+                reading = self._reading(source, "image")
+                if reading.fault is None:
+                    found.setdefault(name, []).append((case, source, reading))
+        return found
+
+    def content(self, source: Source, reading: Reading) -> str:
+        """What two sources share whose voxels are identical."""
+        voxels = self.readings.get(Job(source.path, "voxels")) if isinstance(source, FileSource) else None
+        return reading.content or (voxels[0].content if voxels else "") or reading.sha256
+
+    def sha256(self, source: Source) -> str:
+        """The hash of the file of an image."""
+        return self._reading(source, "image").sha256
+
     def mask(self, case: Case) -> Reading | None:
         """The mask of a case if it has one that can be read."""
         _, role, reading = self.sources(case)[-1]

@@ -5,28 +5,53 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pipeline.data.integrity.result import Fault
-from pipeline.data.integrity.rules import files, geometry, intensities, masks, missing, patients
+from pipeline.data.integrity.rules import (
+    duplicates,
+    files,
+    geometry,
+    intensities,
+    masks,
+    missing,
+    names,
+    outliers,
+    patients,
+    shortcuts,
+)
 from pipeline.data.integrity.view import View
 
 RULES: tuple[Callable[[View], Iterator[Fault]], ...] = (
     files.unreadable,
     files.outside,
     files.reused,
-    files.duplicate_images,
-    files.duplicate_masks,
+    duplicates.duplicate_images,
+    duplicates.near_duplicates,
+    duplicates.duplicate_masks,
     geometry.doubtful_header,
+    geometry.sheared,
     geometry.dimensions,
     geometry.same_grid,
+    intensities.swapped,
     intensities.nonfinite,
     intensities.constant,
+    intensities.nearly_constant,
+    intensities.like_a_mask,
+    intensities.blank_slices,
     intensities.other_units,
+    outliers.size,
+    outliers.number_type,
+    outliers.inverted,
+    outliers.air,
     missing.modality,
     missing.annotated,
     masks.values,
     masks.empty,
+    masks.misfit,
     masks.rare_classes,
     patients.case_ids,
     patients.enough_patients,
     patients.given_folds,
     patients.targets,
+    names.look_alike,
+    names.absent,
+    shortcuts.class_given_away,
 )

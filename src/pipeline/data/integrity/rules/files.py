@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import stat
-from collections import defaultdict
+import unicodedata
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
-from pipeline.data.case import ArraySource, Case, Source
+from pipeline.data.case import Case, Source
 from pipeline.data.integrity.result import Fault
 from pipeline.data.integrity.view import View
 
@@ -20,17 +20,38 @@ def unreadable(view: View) -> Iterator[Fault]:
     for case in view.dataset.cases:
         for source, _, reading in view.sources(case):
             if reading.fault is not None:
-                yield view.fault(
-                    "error", case, source, reading.fault, "; ".join(reading.remedies) or AGAIN, "unreadable"
-                )
+                remedy = "; ".join(reading.remedies) or _like(source.path) or AGAIN
+                yield view.fault("error", case, source, reading.fault, remedy, "unreadable")
         if view.dataset.task == "segmentation" and case.label is None:
             first = next(iter(case.images.values()))
             remedy = "add the mask, or take the case out of the list"
             yield view.fault("error", case, first, f"case {case.case_id} has no label mask", remedy, "no_mask")
 
 
+def _like(path: Path) -> str | None:
+    """What to do about a missing file whose folder has one of nearly its name."""
+    if path.is_symlink() or path.exists() or not path.parent.is_dir():
+        return None
+    same = {_folded(name): name for name in _names(path.parent)}.get(_folded(path.name))
+    if same is None:
+        return None
+    how = "upper and lower case" if same.casefold() == path.name.casefold() else "the Unicode form of the name"
+    return f"the folder has {same}: only {how} differs, write it alike"
+
+
+@lru_cache(maxsize=8)
+def _names(folder: Path) -> tuple[str, ...]:
+    return tuple(entry.name for entry in folder.iterdir())
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def outside(view: View) -> Iterator[Fault]:
-    """A link leads out of the data set's folder: the data may change, or be missing elsewhere."""
+    """A link leads out of the data set's folder: a data set must not name foreign files unless that is allowed."""
+    if view.settings.allow_outside:
+        return
     root = view.dataset.root.resolve()
 
     @cache
@@ -45,7 +66,8 @@ def outside(view: View) -> Iterator[Fault]:
         for source, _, reading in view.sources(case):
             if reading.fault is None and not target(source.path).is_relative_to(root):
                 fault = f"links to {target(source.path)}, outside the data set's folder"
-                yield view.fault("warning", case, source, fault, "copy the file into the folder", "outside")
+                remedy = "copy the file into the folder, or set data.allow_outside=true"
+                yield view.fault("error", case, source, fault, remedy, "outside")
 
 
 def reused(view: View) -> Iterator[Fault]:
@@ -57,50 +79,10 @@ def reused(view: View) -> Iterator[Fault]:
         if case.label in case.images.values():
             fault = "the label mask is the same file as the image"
             yield view.fault("error", case, case.label, fault, "name the mask's own file", "label_is_image")
+        elif (mask := view.mask(case)) and mask.sha256 in {reading.sha256 for _, reading in view.images(case)}:
+            fault = "the label mask is a copy of the image"
+            yield view.fault("error", case, case.label, fault, "restore the mask", "label_is_image")
         other = users.setdefault(case.label, case)
         if other is not case:
             fault = f"the same label mask serves cases {other.case_id} and {case.case_id}"
             yield view.fault("error", case, case.label, fault, "give each case its own mask", "label_reused")
-
-
-def duplicates(view: View) -> list[list[tuple[Case, Source]]]:
-    """Groups of images with identical content: same bytes of a file, or same voxels inside .npz arrays."""
-    groups: dict[str, list[tuple[Case, Source]]] = defaultdict(list)
-    for case in view.dataset.cases:
-        for source, reading in view.images(case):
-            groups[reading.content or reading.sha256].append((case, source))
-    return [group for group in groups.values() if len({case.case_id for case, _ in group}) > 1]
-
-
-def duplicate_images(view: View) -> Iterator[Fault]:
-    """Two cases are one image: under different patients it leaks from training to validation.
-
-    Images inside an .npz name no patients, so those are kept in one fold instead of being refused.
-    """
-    for group in duplicates(view):
-        (first, origin), *rest = group
-        for case, source in rest:
-            named = f"identical to {view.shown(origin)} (duplicate of case {first.case_id}"
-            if isinstance(source, ArraySource):
-                splits = f", split {first.split} and {case.split}" if first.split != case.split else ""
-                remedy = "take one of them out; until then both stay in one fold"
-                yield view.fault("warning", case, source, f"{named}{splits})", remedy, "duplicate")
-            elif case.patient_id != first.patient_id:
-                fault = f"{named}, but of another patient: {first.patient_id} and {case.patient_id})"
-                yield view.fault("error", case, source, fault, "take one out, or give both one patient_id", "duplicate")
-            elif case is not first:
-                yield view.fault("warning", case, source, f"{named})", "take one of them out", "duplicate")
-
-
-def duplicate_masks(view: View) -> Iterator[Fault]:
-    """Two masks with some foreground are identical although their images are not."""
-    groups: dict[str, list[tuple[Case, Source]]] = defaultdict(list)
-    for case, source, reading in view.masks:
-        if len(reading.values or {}) > 1:
-            groups[reading.sha256].append((case, source))
-    for (first, origin), *rest in groups.values():
-        for case, source in rest:
-            images = [{reading.sha256 for _, reading in view.images(one)} for one in (first, case)]
-            if source != origin and images[0] != images[1]:
-                fault = f"identical to the mask of case {first.case_id}, while the images differ"
-                yield view.fault("warning", case, source, fault, "look at both masks", "duplicate_mask")

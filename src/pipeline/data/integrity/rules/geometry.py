@@ -13,6 +13,8 @@ from pipeline.data.integrity.reading import Reading
 from pipeline.data.integrity.result import Fault
 from pipeline.data.integrity.view import View, affine_of
 
+MOST_SHEAR = 0.01  # cosine between axes, 0.6 degrees; a rotation in float32 stays far below
+
 
 def doubtful_header(view: View) -> Iterator[Fault]:
     """A header says something that is legal but often wrong."""
@@ -20,6 +22,20 @@ def doubtful_header(view: View) -> Iterator[Fault]:
         for source, _, reading in view.sources(case):
             for doubt in reading.doubts:
                 yield view.fault("warning", case, source, doubt, "compare with the original scan", "header")
+
+
+def sheared(view: View) -> Iterator[Fault]:
+    """The axes of a volume do not stand at right angles: a gantry tilt, or an affine gone wrong."""
+    for case in view.dataset.cases:
+        for source, _, reading in view.sources(case):
+            if reading.fault is None and len(reading.shape) == 3:
+                axes = affine_of(reading)[:3, :3]
+                axes = axes / np.sqrt((axes**2).sum(axis=0))
+                cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
+                if cosine > MOST_SHEAR:
+                    angle = 90 - np.degrees(np.arcsin(min(1.0, cosine)))
+                    fault = f"affine is sheared: two axes meet at {angle:.1f} degrees, not at a right angle"
+                    yield view.fault("warning", case, source, fault, "correct the gantry tilt before use", "sheared")
 
 
 def dimensions(view: View) -> Iterator[Fault]:
@@ -32,7 +48,12 @@ def dimensions(view: View) -> Iterator[Fault]:
                 fault = f"is {len(reading.shape)}D (shape {reading.shape}); the data set is {dataset.spatial_dims}D"
                 yield view.fault("error", case, source, fault, "take it out, or set data.spatial_dims", "dimensions")
         channels = sum(reading.channels for _, reading in readings)
-        if len(readings) == len(case.images) and channels != dataset.channels:
+        if len(dataset.modalities) > 1:
+            for source, reading in readings:
+                if reading.channels != 1:
+                    fault = f"has {reading.channels} channels; one of several modalities has one"
+                    yield view.fault("error", case, source, fault, "save its channels as modalities", "channels")
+        elif len(readings) == len(case.images) and channels != dataset.channels:
             kind = "4D image with " if dataset.spatial_dims == 3 and channels > 1 else ""
             fault = f"{kind}{channels} channels; the data set has {dataset.channels}"
             remedy = "save each case with the same channels"

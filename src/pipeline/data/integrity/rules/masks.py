@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.data.integrity.reading import MOST_VALUES
 from pipeline.data.integrity.result import Fault
+from pipeline.data.integrity.summary import MOST_VALUES
 from pipeline.data.integrity.view import View, foreground_voxels
 
 SHOWN = 6
+LOSSY = (".jpg", ".jpeg")
 
 
 def values(view: View) -> Iterator[Fault]:
@@ -32,8 +33,12 @@ def values(view: View) -> Iterator[Fault]:
             negative = " (negative)" if min(unknown) < 0 else ""
             fault = f"label values {', '.join(map(str, unknown[:SHOWN]))}{many}{negative} are not declared"
             remedy = f"declared are {declared}; name the others in data.labels"
-            if len(reading.values or {}) > MOST_VALUES:
+            if source.path.suffix.lower() in LOSSY:
+                remedy = "JPEG alters the values of a mask: save the original as PNG"
+            elif len(reading.values or {}) > MOST_VALUES:
                 remedy = "this seems to be an image, not a mask"
+            elif len(unknown) > SHOWN and min(labels.values) < min(unknown) <= max(unknown) < max(labels.values):
+                remedy = f"declared are {declared}; was the mask smoothed or interpolated? Write it again without"
             yield view.fault("error", case, source, fault, remedy, "label_value")
 
 
@@ -52,12 +57,29 @@ def empty(view: View) -> Iterator[Fault]:
             without += 1
             fault = "the label mask is empty: no foreground, background only"
             yield view.fault("warning", case, source, fault, "make sure that nothing is to be seen there", "empty_mask")
+        elif foreground == sum(counts.values()) and not undeclared:
+            fault = "the label mask has no background: every voxel is foreground"
+            remedy = "look at the mask; are its values off by one?"
+            yield view.fault("warning", case, source, fault, remedy, "full_mask")
         elif 0 < foreground < fewest:
             fault = f"the foreground is very small: {foreground} voxel{'s' if foreground > 1 else ''}"
             yield view.fault("warning", case, source, fault, "look at the mask for a slip", "small_mask")
     if without == len(view.masks):
         fault = f"all {without} label masks are empty: no foreground anywhere"
         yield view.dataset_fault("error", fault, "compare the masks' values with data.labels", "empty_masks")
+
+
+def misfit(view: View) -> Iterator[Fault]:
+    """A mask explains the image better when it is turned over: its voxels are stored in another order."""
+    for case, source, reading in view.masks:
+        if reading.fit is not None:
+            given, best, how = reading.fit
+            if best - given > view.settings.misfit:
+                fault = (
+                    f"the label mask fits its image better {how}: it then explains {best:.0%} of the image's variance, "
+                    f"as it is {given:.0%}"
+                )
+                yield view.fault("warning", case, source, fault, "look at image and mask together", "misfit")
 
 
 def rare_classes(view: View) -> Iterator[Fault]:

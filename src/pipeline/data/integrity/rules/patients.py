@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from pipeline.data.integrity.result import Fault
+from pipeline.data.integrity.result import Fault, Severity
 from pipeline.data.integrity.view import View
 
 
@@ -28,15 +28,22 @@ def enough_patients(view: View) -> Iterator[Fault]:
 
 
 def given_folds(view: View) -> Iterator[Fault]:
-    """A patient stands in two of the folds that the table gives."""
-    folds: dict[str, set[int]] = defaultdict(set)
+    """A patient stands in two of the folds, or two of the splits, that the table gives."""
+    folds: dict[str, set[str]] = defaultdict(set)
+    splits: dict[str, set[str]] = defaultdict(set)
     for case in view.dataset.cases:
         if case.fold is not None:
-            folds[case.patient_id].add(case.fold)
-    for patient, found in folds.items():
-        if len(found) > 1:
-            fault = f"patient {patient} stands in folds {', '.join(map(str, sorted(found)))}: leaks into validation"
-            yield view.dataset_fault("error", fault, "give all cases of a patient the same fold", "patient_folds")
+            folds[case.patient_id].add(str(case.fold))
+        if case.split:
+            splits[case.patient_id].add(case.split.casefold())
+    used: Severity = "error" if view.settings.predefined else "warning"
+    given: list[tuple[str, Severity, dict[str, set[str]]]] = [("fold", "error", folds), ("split", used, splits)]
+    for what, severity, parts in given:
+        for patient, found in parts.items():
+            if len(found) > 1:
+                said = f"patient {patient} stands in {what}s {', '.join(sorted(found))}: leaks into validation"
+                remedy = f"give all cases of a patient the same {what}"
+                yield view.dataset_fault(severity, said, remedy, f"patient_{what}s")
 
 
 def targets(view: View) -> Iterator[Fault]:

@@ -1,0 +1,87 @@
+"""A regular lattice of voxels: the sample from which an image is known without being kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+
+POINTS = 12_000  # of a lattice, about; an image of fewer voxels is taken whole
+
+
+@lru_cache(maxsize=64)
+def lattice(shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Flat positions (ascending) of lattice points in an array of ``shape`` (C order), and the lattice's shape.
+
+    The lattice is its own mirror image along each axis, so that a mirrored array gives the mirrored sample.
+    """
+    counts = [1] * len(shape)
+    left, points = len(shape), float(POINTS)
+    for axis in sorted(range(len(shape)), key=shape.__getitem__):
+        size, count = shape[axis], int(points ** (1 / left) + 1e-9)
+        if count % 2 and size % 2 == 0 and count > 1:
+            count -= 1  # an even axis has no middle
+        counts[axis] = max(1, min(size, count))
+        points /= counts[axis]
+        left -= 1
+    flat = np.zeros(1, np.int64)
+    for size, count in zip(shape, counts, strict=True):
+        first = ((2 * np.arange((count + 1) // 2) + 1) * size) // (2 * count)
+        places = np.concatenate([first, (size - 1 - first)[::-1][count % 2 :]])
+        flat = (flat[:, None] * size + places).ravel()
+    flat.setflags(write=False)
+    return flat, tuple(counts)
+
+
+def digest_of(shape: tuple[int, ...], sample: np.ndarray) -> str:
+    """A hash of the sample that does not depend on the type of numbers it was stored in.
+
+    Images whose digests differ are different; those whose digests agree are compared voxel by voxel.
+    """
+    digest = hashlib.blake2b(repr(tuple(size for size in shape if size > 1)).encode(), digest_size=12)
+    digest.update(np.ascontiguousarray(sample, "<f4").tobytes())
+    return digest.hexdigest()
+
+
+def share_explained(image: np.ndarray, inside: np.ndarray) -> float:
+    """Part of the variance of ``image`` that ``inside`` (bool, same shape) explains, 0 to 1 (eta squared)."""
+    total, count = image.size, int(np.count_nonzero(inside))
+    variance = float(image.var())
+    if not variance or not 0 < count < total:
+        return 0.0
+    mean = float(image.mean())
+    apart = float(np.dot(image.ravel(), inside.ravel())) / count - mean
+    return min(1.0, apart * apart * count / (total - count) / variance)
+
+
+def fit_of(image: np.ndarray, mask: np.ndarray, low: float, high: float) -> tuple[float, float, str]:
+    """How well a mask fits its image: share of variance explained as given, the best among mirrored and transposed
+    masks, and the name of that one.
+
+    ``image``, ``mask``: samples on one lattice, (1, slowest axis, ..., fastest); ``low``, ``high``: percentiles to
+    which the image is clipped.
+    """
+    grey = np.clip(np.nan_to_num(image[0].astype(np.float32), nan=low, posinf=high, neginf=low), low, high)
+    inside = mask[0] != 0
+    if np.count_nonzero(inside) * 2 > inside.size:  # what is less common is the object
+        inside = ~inside
+    given = share_explained(grey, inside)
+    best, name = 0.0, ""
+    for other, turned in _turned(inside):
+        found = share_explained(grey, turned)
+        if found > best:
+            best, name = found, other
+    return given, best, name
+
+
+def _turned(mask: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The mask mirrored along each axis, and with each two axes of one size exchanged; volumes have axis 0 last."""
+    names = ("rows", "columns") if mask.ndim == 2 else [f"axis {number}" for number in reversed(range(mask.ndim))]
+    for axis, name in enumerate(names):
+        yield f"mirrored along its {name}", np.ascontiguousarray(np.flip(mask, axis))
+    for one, other in combinations(range(mask.ndim), 2):
+        if mask.shape[one] == mask.shape[other]:
+            yield f"with {names[other]} and {names[one]} exchanged", np.ascontiguousarray(np.swapaxes(mask, one, other))
