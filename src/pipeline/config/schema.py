@@ -9,22 +9,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from pipeline.config.schema_dicom import Dicom, ImportConfig
+from pipeline.config.section import Count, Section
 
 Node = dict[str, Any]
 Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(s|m|h|d)$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 Sizes = list[Count]
 Range = tuple[float, float]
 Beta = Annotated[float, Field(gt=0, lt=1)]
 ClassWeights = dict[str | int, Annotated[float, Field(ge=0)]]
-
-
-class Section(BaseModel):
-    """A mapping that accepts its own keys and no others."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
 class Phantom(Section):
@@ -64,22 +60,6 @@ class Missing(Section):
     modality: Literal["error", "drop", "zeros", "mean"]
     voxels: Literal["error", "fill", "interpolate"]
     target: Literal["error", "drop", "impute"]
-
-
-ImageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]  # becomes part of a file name
-
-
-class Dicom(Section):
-    """Which series become which images: see ``pipeline.data.dicom.DicomSettings``."""
-
-    modalities: Annotated[list[ImageName] | dict[ImageName, str] | None, Field(min_length=1)]
-    group: Literal["study", "patient"]
-    rois: Annotated[dict[str, list[str]] | None, Field(min_length=1)]
-    absent: Literal["background", "unannotated"]
-    tolerance: Annotated[float, Field(gt=0, lt=0.5)]  # of a voxel
-    max_voxels: Count
-    keep_ids: bool
-    salt: str | None
 
 
 class Data(Section):
@@ -291,16 +271,6 @@ class PredictConfig(Section):
     checkpoint: Literal["last", "best"] | None
     batch: Count
     tracking: Tracking
-    trust: list[str]
-
-
-class ImportConfig(Dicom):
-    """``python -m pipeline import``."""
-
-    source: str
-    output: str
-    labels: dict[int, str] | None
-    workers: Count | None
     trust: list[str]
 
 
