@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline.config.schema_data import Data, Dicom
+from pipeline.config.schema_data import Data
+from pipeline.config.schema_dicom import ImportConfig
 from pipeline.config.schema_types import (
     Beta,
     ClassWeights,
@@ -238,16 +239,6 @@ class PredictConfig(Section):
     batch: Count
     drift: Drift
     tracking: Tracking
-    trust: list[str]
-
-
-class ImportConfig(Dicom):
-    """``python -m pipeline import``."""
-
-    source: str
-    output: str
-    labels: dict[int, str] | None
-    workers: Count | None
     trust: list[str]
 
 

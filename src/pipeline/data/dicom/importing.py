@@ -15,7 +15,7 @@ from pipeline.data.dicom.records import LOCK, Records, key_of, locked
 from pipeline.data.dicom.roi_classes import choose_classes
 from pipeline.data.dicom.scan import list_files, scan
 from pipeline.data.dicom.settings import CASE, DicomSettings
-from pipeline.data.dicom.write import write_csv
+from pipeline.data.dicom.write import sweep, write_csv
 from pipeline.errors import UserError
 from pipeline.json_file import write_json
 
@@ -59,6 +59,8 @@ def import_dicom(
     settings = settings or DicomSettings()
     _require_folder_for_us(source, output)
     with locked(output):
+        for folder in (output, output / "images", output / "labels"):
+            sweep(folder)
         return _import(source, output, settings, labels, workers, report or (lambda what, done, total: None))
 
 
