@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 from pipeline.data.case import Case
 from pipeline.data.image_io import ImageError, read_header
@@ -56,7 +56,7 @@ def inside(root: Path, name: str, origin: str, *, allow_outside: bool | None = N
     if allow_outside:
         return root / name
     choice = () if allow_outside is None else ("if you trust the list: data.allow_outside=true",)
-    if name.startswith("/") or PureWindowsPath(name[:2]).drive or name.startswith("\\\\"):
+    if name.startswith(("/", "\\\\")) or (name[1:2] == ":" and name[0].isalpha()):  # a drive of Windows too
         raise UserError(
             f"{origin}: {name} is an absolute path, which is not allowed",
             f"write it relative to {root}",
