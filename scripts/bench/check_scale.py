@@ -89,7 +89,7 @@ def main() -> None:
         print(json.dumps(measure(given.child, given.cache, given.workers)))
         return
     print(
-        f"{'cases':>7} {'run':6} {'table s':>8} {'check s':>8} {'json s':>7} {'folds s':>8} {'us/case':>8} {'MiB':>6} faults"
+        f"{'cases':>7} {'run':6} {'table s':>8} {'check s':>8} {'json s':>7} {'folds s':>8} {'us/case':>8}    MiB faults"
     )
     for part in given.parts:
         cases = given.cases // part

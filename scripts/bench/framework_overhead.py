@@ -29,12 +29,12 @@ from pipeline.config.validate import validate
 from pipeline.data.folds import make_folds
 from pipeline.data.integrity import check_dataset
 from pipeline.data.loading import TrainingPatches, training_loader
-from pipeline.data.patches import PatchSampling
 from pipeline.data.readers import open_dataset
 from pipeline.tracking import Tracker
 from pipeline.training.ema import WarmEMA
 from pipeline.training.experiment import Experiment, make_ready
 from pipeline.training.fold_run import FoldRun
+from pipeline.training.rebalancing import patch_sampling
 
 
 def experiment(folder: Path, epochs: int) -> Experiment:
@@ -63,11 +63,11 @@ def experiment(folder: Path, epochs: int) -> Experiment:
 
 def bare(run: FoldRun, epochs: int) -> list[float]:
     """Seconds of each epoch of a plain loop."""
-    settings, ready = run.settings, run.experiment
+    ready = run.experiment
     augmentation = run._build("transforms", "augmentation")
-    sampling = PatchSampling(settings.sampling.mode, ready.patch_size, settings.sampling.foreground_fraction)
+    sampling = patch_sampling(ready, processes=1)
     patches = TrainingPatches(run.cases, ready.store, sampling, augmentation, targets=None, seed=0)
-    batches = run._batches(len(run.cases), None)
+    batches = run._batches()
     loader = training_loader(patches, batches, workers=0)
     network, loss = run._build("network"), run._build("loss", "function")
     optimizer = run._build("optimizer")(network.parameters())

@@ -69,8 +69,10 @@ def run_single(arguments: Arguments) -> int:
 
 
 def run_command(command: str, composed: object) -> int:
-    """Hand a configuration to ``pipeline/commands/<command>.py``; its exit status."""
+    """Hand a configuration to ``pipeline/commands/<command>.py`` (``import_.py`` for ``import``); its exit status."""
     from importlib import import_module
+    from keyword import iskeyword
 
-    status: int = import_module(f"pipeline.commands.{command}").run(composed)
+    module = f"{command}_" if iskeyword(command) else command
+    status: int = import_module(f"pipeline.commands.{module}").run(composed)
     return status

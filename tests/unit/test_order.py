@@ -2,7 +2,9 @@
 
 from collections import Counter
 
-from pipeline.data.order import CaseOrder, EpochBatches, groups_by_class
+import pytest
+
+from pipeline.data.order import BLOCK, CaseOrder, EpochBatches, WeightedOrder, groups_by_class
 from pipeline.randomness import draw_seed
 
 
@@ -50,3 +52,34 @@ def test_draw_seed_depends_on_every_argument() -> None:
     seeds = {draw_seed(s, p, a, b) for s in (0, 1) for p in ("augment", "patch") for a in (0, 1) for b in (0, 1)}
     assert len(seeds) == 16
     assert draw_seed(0, "augment", 1, 2) == draw_seed(0, "augment", 1, 2)
+
+
+def test_a_case_stands_in_the_group_of_each_class_it_has() -> None:
+    groups = groups_by_class([{0, 2}, {0}, {0, 1, 2}, set()])
+    assert groups == ((0, 1, 2), (2,), (0, 2))
+    drawn = CaseOrder(groups, 0).cases(0, 18)
+    assert drawn[1::3] == [2] * 6
+    assert Counter(drawn[2::3]) == {0: 3, 2: 3}
+
+
+def test_weighted_cases_are_drawn_in_proportion() -> None:
+    drawn = Counter(WeightedOrder((1.0, 0.0, 3.0, 6.0, 0.0), 4).cases(0, 20000))
+    assert set(drawn) == {0, 2, 3}
+    # within five standard deviations of 20000 draws
+    assert abs(drawn[0] - 2000) < 212 and abs(drawn[2] - 6000) < 324 and abs(drawn[3] - 12000) < 346
+
+
+def test_a_weighted_place_does_not_depend_on_where_counting_began() -> None:
+    order = WeightedOrder((1.0, 2.0, 3.0), 1)
+    drawn = order.cases(0, 3 * BLOCK)
+    assert len(drawn) == 3 * BLOCK
+    for first, last in ((0, 5), (BLOCK - 3, BLOCK + 4), (BLOCK, BLOCK + 1), (7, 2 * BLOCK), (2 * BLOCK, 3 * BLOCK)):
+        assert WeightedOrder((1.0, 2.0, 3.0), 1).cases(first, last) == drawn[first:last]
+    assert WeightedOrder((1.0, 2.0, 3.0), 2).cases(0, 50) != drawn[:50]
+    assert order.cases(5, 5) == []
+
+
+@pytest.mark.parametrize("weights", [(), (0.0, 0.0), (1.0, -0.5)])
+def test_weights_that_draw_nothing(weights: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="must not be negative, nor all zero"):
+        WeightedOrder(weights, 0)

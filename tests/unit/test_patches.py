@@ -79,3 +79,52 @@ def test_class_voxels_are_where_the_class_is() -> None:
     assert set(voxels) == {0, 2}
     assert len(voxels[2]) == 4 and len(voxels[0]) == 4
     assert (label[tuple(voxels[2].T)] == 2).all()
+
+
+def two_objects() -> Prepared:
+    """Class 1 at one corner, class 2 at the other, one voxel each."""
+    label = np.zeros((64, 64), np.uint8)
+    label[4, 4], label[60, 60] = 1, 2
+    return prepared(label)
+
+
+def centred_class(sampling: PatchSampling, case: Prepared, seed: int, place: int = 0) -> int:
+    start = sampling.place(case, np.random.default_rng(seed), place).start
+    assert case.label is not None
+    return int(cut(case.label, start, (3, 3))[1, 1])
+
+
+def test_centres_follow_the_class_weights() -> None:
+    even = PatchSampling("foreground", (3, 3), 1.0)
+    assert abs(np.mean([centred_class(even, two_objects(), seed) == 2 for seed in range(400)]) - 0.5) < 0.1
+    heavy = PatchSampling("foreground", (3, 3), 1.0, {2: 4.0})  # class 1 is left out: 1
+    assert abs(np.mean([centred_class(heavy, two_objects(), seed) == 2 for seed in range(400)]) - 0.8) < 0.08
+    only = PatchSampling("weighted", (3, 3), 1.0, {1: 0.0})
+    assert {centred_class(only, two_objects(), seed) for seed in range(30)} == {2}
+
+
+@pytest.mark.parametrize(
+    ("fraction", "batch", "forced"),
+    [(0.33, 2, [1]), (0.33, 3, [2]), (0.33, 9, [6, 7, 8]), (0.33, 1, [0]), (1.0, 3, [0, 1, 2]), (0.0, 3, []),
+     (0.01, 4, [3])],
+)  # fmt: skip
+def test_the_last_of_each_batch_are_forced(fraction: float, batch: int, forced: list[int]) -> None:
+    """nnU-Net: example i of b is forced unless i < round(b (1 - fraction)); here at least one."""
+    sampling = PatchSampling("foreground", (3, 3), fraction, forced="per_batch", batch=batch)
+    for place in range(3 * batch):
+        hits = [centred_class(sampling, two_objects(), seed, place) > 0 for seed in range(6)]
+        assert all(hits) if place % batch in forced else not all(hits)
+
+
+def test_a_fallback_is_told() -> None:
+    empty, rng = prepared(np.zeros((12, 12), np.uint8)), np.random.default_rng(0)
+    assert PatchSampling("foreground", (4, 4), 1.0).place(empty, rng).fallback
+    assert PatchSampling("weighted", (4, 4), 1.0).place(empty, rng).fallback
+    assert PatchSampling("foreground", (4, 4), 1.0, {1: 0.0, 2: 0.0}).place(two_objects(), rng).fallback
+    assert not PatchSampling("balanced", (4, 4), 1.0).place(empty, rng).fallback
+    assert not PatchSampling("uniform", (4, 4), 1.0).place(empty, rng).fallback
+    assert not PatchSampling("foreground", (4, 4), 0.0).place(empty, rng).fallback
+    told = [
+        PatchSampling("foreground", (4, 4), 0.5).place(empty, np.random.default_rng(i)).fallback for i in range(200)
+    ]
+    assert 70 < sum(told) < 130

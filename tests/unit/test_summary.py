@@ -189,3 +189,60 @@ def test_report_of_names_with_markup():
         assert "[red]a" in text
         assert "b[/]" in text
         assert "Confusion matrix" in text
+
+
+def repeated(rows):
+    """The same cases again in folds 2 and 3, lungs worse by 0.2 and tumours by nothing."""
+    again = rows.assign(fold=rows["fold"] + 2)
+    again.loc[again["class"] == "lung", "dice"] -= 0.2
+    return pd.concat([rows, again], ignore_index=True)
+
+
+def test_a_case_of_several_repeats_enters_once_by_its_mean(rows):
+    once, twice = summarise(rows), summarise(repeated(rows), folds=range(4))
+    dice = twice["metrics"]["dice"]
+    assert dice["per_class"]["lung"]["mean"] == pytest.approx(0.75)
+    assert dice["per_class"]["tumour"]["mean"] == pytest.approx(0.4)
+    assert dice["per_fold"] == pytest.approx([0.65, 0.625, 0.55, 0.525])
+    # averaging a case with itself changes nothing: four patients stay four, and the interval does not shrink
+    same = summarise(pd.concat([rows, rows.assign(fold=rows["fold"] + 2)]), folds=range(4))
+    for metric, entry in once["metrics"].items():
+        assert same["metrics"][metric]["mean"] == pytest.approx(entry["mean"], nan_ok=True)
+        assert same["metrics"][metric]["ci95"] == pytest.approx(entry["ci95"], nan_ok=True)
+    assert twice["counts"]["tumour"]["n_scored"] == 6
+
+
+def test_a_repeat_in_which_a_case_has_no_value_is_left_out_of_its_mean(rows):
+    again = rows.assign(fold=rows["fold"] + 2)
+    again.loc[(again["case_id"] == "c2") & (again["class"] == "tumour"), ["dice", "empty"]] = [0.0, "truth"]
+    tumour = summarise(pd.concat([rows, again]), folds=range(4))["metrics"]["dice"]["per_class"]["tumour"]
+    assert tumour["mean"] == pytest.approx((0.5 + 0.0 + 0.0 + 0.7) / 4)
+
+
+def test_classification_is_the_mean_of_the_repeats_not_of_an_ensemble():
+    table = predictions().assign(repeat=0)
+    other = predictions(seed=0).assign(repeat=1)
+    names = ["benign", "malignant"]
+    other[names] = other[names].to_numpy()[:, ::-1]  # every case the wrong way round
+    both = pd.concat([table, other], ignore_index=True)
+    asked = {"folds": [0, 1, 2], "resamples": 300, "seed": 0}
+    one, two, mean = (summarise_classification(part, names, **asked) for part in (table, other, both))
+    for metric, entry in mean["metrics"].items():
+        halves = [part["metrics"][metric]["mean"] for part in (one, two)]
+        assert entry["mean"] == pytest.approx(np.mean(halves)), metric
+        for name, value in entry["per_class"].items():
+            assert value["mean"] == pytest.approx(
+                np.mean([part["metrics"][metric]["per_class"][name]["mean"] for part in (one, two)])
+            )
+    assert np.sum(mean["confusion_matrix"]["counts"]) == 120
+    # each patient is drawn with all its repeats: here they cancel out in every resample
+    assert mean["metrics"]["accuracy"]["ci95"] == pytest.approx([0.5, 0.5])
+    same = summarise_classification(pd.concat([table, table.assign(repeat=1)]), names, **asked)
+    for metric, entry in one["metrics"].items():
+        assert same["metrics"][metric]["ci95"] == pytest.approx(entry["ci95"])
+
+
+def test_the_table_tells_of_repeats(rows):
+    console = Console(file=io.StringIO(), width=200)
+    print_summary(summarise(rows) | {"repeats": 3, "folds": [{"fold": 0}, {"fold": 1}]}, console)
+    assert "mean of 3 repeats" in console.file.getvalue()

@@ -46,7 +46,7 @@ def run(composed: Composed) -> int:
 def describe(dataset: Dataset) -> str:
     """One line on what is checked."""
     index = f", listed in {dataset.index}" if dataset.index else ""
-    return f"Dataset {dataset.name}: {len(dataset.cases)} cases of {len(dataset.patients)} patients{index}"
+    return f"Checking dataset {dataset.name}: {len(dataset.cases)} cases of {len(dataset.patients)} patients{index}"
 
 
 def folder_name(name: str) -> str:
@@ -86,14 +86,16 @@ def check_settings(settings: TrainConfig) -> CheckSettings:
     """What the check is to allow, as the configuration has it."""
     from pipeline.data.integrity import CheckSettings
 
-    missing = settings.data.missing
+    missing, split = settings.data.missing, settings.folds
+    drawn = split.scheme in ("kfold", "repeated") and not split.predefined and not split.file
     return CheckSettings(
         **settings.check.model_dump(exclude={"contact_sheet_cases"}),
-        folds=None if settings.folds.predefined or settings.folds.file else settings.folds.count,
-        predefined=settings.folds.predefined,
+        folds=split.count if drawn and split.group == "patient" else None,
+        predefined=split.predefined or split.scheme == "predefined",
         missing_modality=missing.modality,
         missing_voxels=missing.voxels,
         missing_target=missing.target,
+        allow_outside=settings.data.allow_outside,
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.commands.check import make_console
 from pipeline.config.compose import Composed
 from pipeline.config.schema import PredictConfig
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.data.fingerprint import DriftSettings
 
 NAMES = ("last.ckpt", "best.ckpt")
 
@@ -41,6 +44,7 @@ def run(composed: Composed) -> int:
         folds=folds,
         checkpoint=checkpoint,
         batch=settings.batch,
+        drift=drift_settings(settings),
         trusted=composed.trusted,
         console=make_console(),
     )
@@ -70,6 +74,16 @@ def run_of(path: Path, settings: PredictConfig) -> tuple[Path, list[int], Litera
             "run names a checkpoint file; ensemble and checkpoint choose among those of a run", "leave out one"
         )
     return path.parents[2], [int(fold)], "best" if path.name == "best.ckpt" else "last"
+
+
+def drift_settings(settings: PredictConfig) -> DriftSettings:
+    """Limits of drift as the configuration has them."""
+    from pipeline.data.fingerprint import DriftSettings
+
+    low, high = settings.drift.central
+    if low >= high:
+        raise UserError(f"drift.central=[{low:g}, {high:g}]: the first percentile must be below the second")
+    return DriftSettings(**settings.drift.model_dump())
 
 
 def recorded_folder(settings: PredictConfig) -> Path:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from pipeline.randomness import generator
+
+BLOCK = 4096  # places drawn at once by WeightedOrder; part of what a seed means
 
 
 class Draw(NamedTuple):
@@ -21,12 +24,20 @@ class Draw(NamedTuple):
     case: int
 
 
+class Order(Protocol):
+    """Which case stands at each place, counted from the start of training."""
+
+    def cases(self, first: int, last: int) -> list[int]:
+        """The case indices at the global places ``first`` to ``last`` (exclusive)."""
+        ...
+
+
 @dataclass(frozen=True)
 class CaseOrder:
     """Cases in random order, each pass over them complete before the next begins.
 
     ``groups`` are lists of case indices that are drawn in turn: one group of all cases, or one group per class, which
-    draws every class equally often (class rebalancing).
+    draws every class equally often by repeating the cases of rare ones (minority oversampling).
     """
 
     groups: tuple[tuple[int, ...], ...]
@@ -46,6 +57,36 @@ class CaseOrder:
         return drawn
 
 
+@dataclass(frozen=True)
+class WeightedOrder:
+    """Cases drawn with replacement, each with a probability in proportion to its weight.
+
+    Raises ValueError for weights that are negative or all zero.
+    """
+
+    weights: tuple[float, ...]
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.weights or min(self.weights) < 0 or sum(self.weights) <= 0:
+            raise ValueError("the weights of the cases must not be negative, nor all zero")
+
+    @cached_property
+    def _ends(self) -> NDArray[np.float64]:
+        ends = np.cumsum(np.asarray(self.weights, dtype=np.float64))
+        ends /= ends[-1]
+        return ends
+
+    def cases(self, first: int, last: int) -> list[int]:
+        """The case indices at the global places ``first`` to ``last`` (exclusive), counted from the start."""
+        drawn: list[int] = []
+        for block in range(first // BLOCK, -(-last // BLOCK)):
+            chances = generator(self.seed, "weighted order", block).random(BLOCK)
+            wanted = chances[max(first - block * BLOCK, 0) : last - block * BLOCK]
+            drawn += np.searchsorted(self._ends, wanted, side="right").tolist()
+        return drawn
+
+
 class EpochBatches(Sampler[list[Draw]]):
     """The batches of this process in one epoch; Lightning calls ``set_epoch`` before it iterates.
 
@@ -53,9 +94,7 @@ class EpochBatches(Sampler[list[Draw]]):
     consecutive parts.
     """
 
-    def __init__(
-        self, order: CaseOrder, *, batches: int, batch_size: int, process: int = 0, processes: int = 1
-    ) -> None:
+    def __init__(self, order: Order, *, batches: int, batch_size: int, process: int = 0, processes: int = 1) -> None:
         self.order = order
         self.batches = batches
         self.batch_size = batch_size
@@ -85,6 +124,10 @@ class EpochBatches(Sampler[list[Draw]]):
             yield [Draw(self.epoch, place, index) for place, index in zip(places, cases, strict=True)]
 
 
-def groups_by_class(targets: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Indices of the cases of each class that occurs, for class rebalancing by cases."""
-    return tuple(tuple(i for i, t in enumerate(targets) if t == target) for target in sorted(set(targets)))
+def groups_by_class(classes: Sequence[int | Collection[int]]) -> tuple[tuple[int, ...], ...]:
+    """Indices of the cases of each class that occurs; ``classes``: the class, or the classes, of each case."""
+    members: dict[int, list[int]] = {}
+    for index, found in enumerate(classes):
+        for of_class in {found} if isinstance(found, int) else set(found):
+            members.setdefault(of_class, []).append(index)
+    return tuple(tuple(members[of_class]) for of_class in sorted(members))

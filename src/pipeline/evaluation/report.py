@@ -52,17 +52,12 @@ def _render(summary: Mapping[str, Any], console: Console) -> RenderableType:
     folds = [f"fold {number}" for number in numbers] if n_folds > 1 else []
     parts: list[RenderableType] = _tables(metrics, classes, folds, _title(summary), console)
     if "confusion_matrix" in summary:
-        parts.append(_confusion_table(summary["confusion_matrix"]))
+        parts.append(_confusion_table(summary["confusion_matrix"], summary.get("repeats", 1)))
     if "dice" in metrics:
         parts.append(Text(f"{EMPTY_MASK_RULE}{_counts(summary.get('counts', {}))}", style="dim"))
-    parts.append(
-        Text(
-            "Mean over classes of all cases pooled over the folds [95 % interval, bootstrap over patients]."
-            if classes
-            else "All cases pooled over the folds [95 % interval, bootstrap over patients].",
-            style="dim",
-        )
-    )
+    over = "Mean over classes of all cases" if classes else "All cases"
+    repeats = f", mean of {summary['repeats']} repeats" if summary.get("repeats", 1) > 1 else ""
+    parts.append(Text(f"{over} pooled over the folds{repeats} [95 % interval, bootstrap over patients].", style="dim"))
     return Group(*parts)
 
 
@@ -104,8 +99,9 @@ def _table(title: str, headings: Sequence[str]) -> Table:
     return table
 
 
-def _confusion_table(matrix: Mapping[str, Any]) -> Table:
-    table = _table("Confusion matrix (cases)", ["true \\ predicted", *matrix["classes"]])
+def _confusion_table(matrix: Mapping[str, Any], repeats: int) -> Table:
+    title = f"Confusion matrix (cases{', in all repeats' if repeats > 1 else ''})"
+    table = _table(title, ["true \\ predicted", *matrix["classes"]])
     for name, row in zip(matrix["classes"], matrix["counts"], strict=True):
         table.add_row(Text(name), *(str(count) for count in row))
     return table

@@ -18,7 +18,7 @@ from pipeline.evaluation.classification_metrics import (
     per_class_scores,
 )
 from pipeline.evaluation.segmentation_metrics import EMPTY_MASK_RULE
-from pipeline.evaluation.statistics import class_mean, patient_bootstrap, weighted_means
+from pipeline.evaluation.statistics import Statistic, class_mean, divide, patient_bootstrap, weighted_means
 
 FloatArray = NDArray[np.float64]
 
@@ -43,8 +43,9 @@ def summarise_segmentation(
     rows: one row per case and class as ``segmentation_case_metrics`` gives them, with ``case_id``, ``patient_id`` and
     ``fold``. Returns ``{"metrics": {name: {"mean", "ci95", "per_class", "per_fold"}}, "counts": {class: {...}}}``,
     ready for JSON (NaN is None). ``mean`` is the mean over classes of the mean over all cases, ``per_fold`` the same
-    of each fold in turn. Volume errors enter by their absolute value. ``counts`` has, per class, the cases scored,
-    true negatives (left out), missed (Dice 0) and false positives (Dice 0).
+    of each fold in turn. A case that several folds validated (repeated cross-validation) enters once, by the mean of
+    its values. Volume errors enter by their absolute value. ``counts`` has, per class and over all folds, the cases
+    scored, true negatives (left out), missed (Dice 0) and false positives (Dice 0).
 
     Raises ValueError if a case stands twice in one fold.
     """
@@ -52,23 +53,26 @@ def summarise_segmentation(
         raise ValueError("a case stands twice in one fold")
     classes = list(dict.fromkeys(rows["class"]))
     case = rows.groupby(["fold", "case_id"], sort=False, dropna=False).ngroup().to_numpy()
-    cases = rows.drop_duplicates(["fold", "case_id"])
-    patients, fold_of = cases["patient_id"].astype(str).to_numpy(), cases["fold"].to_numpy()
+    scored = rows.drop_duplicates(["fold", "case_id"])
+    fold_of = scored["fold"].to_numpy()
     column = rows["class"].map({name: index for index, name in enumerate(classes)}).to_numpy()
-    values = np.full((len(cases), len(SEGMENTATION_METRICS), len(classes)), np.nan)
+    values = np.full((len(scored), len(SEGMENTATION_METRICS), len(classes)), np.nan)
     for index, metric in enumerate(SEGMENTATION_METRICS):
         # Errors of opposite sign must not cancel; the other metrics have no sign.
         values[case, index, column] = rows[metric].astype(float).abs()
 
-    flat = values.reshape(len(cases), -1)
-    defined = ~np.isnan(values).all(axis=0)
+    cases = scored.drop_duplicates("case_id")
+    patients = cases["patient_id"].astype(str).to_numpy()
+    of_cases = _mean_of_repeats(values, scored.groupby("case_id", sort=False).ngroup().to_numpy())
+    flat = of_cases.reshape(len(cases), -1)
+    known = ~np.isnan(of_cases)
+    defined = np.asarray(known.any(axis=0))
 
     def statistic(weights: FloatArray) -> FloatArray:
         return _with_class_mean(weighted_means(flat, weights).reshape(-1, *defined.shape), defined)
 
     estimate = patient_bootstrap(patients, statistic, resamples=resamples, seed=seed, level=level)
     # A class that one patient alone has does not vary between resamples: no interval, rather than one of width 0.
-    known = ~np.isnan(values)
     lone = [[len(set(patients[of_class])) < 2 for of_class in of_metric.T] for of_metric in known.swapaxes(0, 1)]
     estimate.low[:, 1:][np.array(lone)] = np.nan
     estimate.high[:, 1:][np.array(lone)] = np.nan
@@ -95,8 +99,11 @@ def summarise_classification(
     """Summarise the predictions of all cases.
 
     table: one row per case with ``patient_id``, ``fold``, ``target`` (class name) and one column of probability per
-    class name. Returns ``{"metrics": {...}, "confusion_matrix": {"classes", "counts"}}`` in the form of
-    ``summarise_segmentation``; ``counts[i][j]`` is the number of cases of class i predicted as class j.
+    class name; with a column ``repeat`` one row per case and repeat. Every metric is then computed in each repeat and
+    averaged over them: averaged probabilities would be those of an ensemble that is better than any of its models.
+    Returns ``{"metrics": {...}, "confusion_matrix": {"classes", "counts"}}`` in the form of
+    ``summarise_segmentation``; ``counts[i][j]`` is the number of cases of class i predicted as class j, over all
+    repeats.
 
     Raises ValueError if a target is not among the class names.
     """
@@ -107,16 +114,15 @@ def summarise_classification(
     truth = table["target"].map({name: index for index, name in enumerate(names)}).to_numpy(np.int64)
     probabilities = table[names].to_numpy(float)
 
-    everything = per_class_scores(truth, probabilities, np.ones((1, len(truth))))
-    defined = np.stack([~np.isnan(everything[name][0]) for name in PER_CLASS_METRICS])
+    repeat_of = table["repeat"].to_numpy() if "repeat" in table else np.zeros(len(table))
+    parts = [np.flatnonzero(repeat_of == repeat) for repeat in np.unique(repeat_of)]
+    in_repeat = [_scores_of(truth[rows], probabilities[rows]) for rows in parts]
+    ones = [scores(np.ones((1, len(rows)))) for scores, rows in zip(in_repeat, parts, strict=True)]
+    known = ~np.isnan(np.stack(ones))  # (repeats, 1, metrics, 1 + C)
 
     def statistic(weights: FloatArray) -> FloatArray:
-        scores = per_class_scores(truth, probabilities, weights)
-        per_class = np.stack([scores[name] for name in PER_CLASS_METRICS], axis=1)
-        overall = np.full((len(weights), 2, 1 + len(names)), np.nan)
-        overall[:, 0, 0] = accuracy(truth, probabilities, weights)
-        overall[:, 1, 0] = class_mean(scores["recall"], defined[PER_CLASS_METRICS.index("recall")])
-        return np.concatenate([overall, _with_class_mean(per_class, defined)], axis=1)
+        values = np.stack([scores(weights[:, rows]) for scores, rows in zip(in_repeat, parts, strict=True)])
+        return divide(np.where(known, values, 0.0).sum(axis=0), np.broadcast_to(known.sum(axis=0), values.shape[1:]))
 
     patients = table["patient_id"].astype(str).to_numpy()
     estimate = patient_bootstrap(patients, statistic, resamples=resamples, seed=seed, level=level)
@@ -133,6 +139,32 @@ def summarise_classification(
         )
     counts = confusion_matrix(truth, probabilities.argmax(axis=1), len(names))
     return {"metrics": metrics, "confusion_matrix": {"classes": names, "counts": counts.tolist()}}
+
+
+def _scores_of(truth: NDArray[np.int64], probabilities: FloatArray) -> Statistic:
+    """CLASSIFICATION_METRICS of these rows, mean over classes first, under weights of them: (r, metrics, 1 + C)."""
+    everything = per_class_scores(truth, probabilities, np.ones((1, len(truth))))
+    defined = np.stack([~np.isnan(everything[name][0]) for name in PER_CLASS_METRICS])
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        scores = per_class_scores(truth, probabilities, weights)
+        per_class = np.stack([scores[name] for name in PER_CLASS_METRICS], axis=1)
+        overall = np.full((len(weights), 2, 1 + probabilities.shape[1]), np.nan)
+        overall[:, 0, 0] = accuracy(truth, probabilities, weights)
+        overall[:, 1, 0] = class_mean(scores["recall"], defined[PER_CLASS_METRICS.index("recall")])
+        return np.concatenate([overall, _with_class_mean(per_class, defined)], axis=1)
+
+    return statistic
+
+
+def _mean_of_repeats(values: FloatArray, case: NDArray[np.intp]) -> FloatArray:
+    """Mean over the rows of each case, NaN left out: (n, ...) and the case of each row -> (cases, ...)."""
+    known = ~np.isnan(values)
+    sums = np.zeros((case.max(initial=-1) + 1, *values.shape[1:]))
+    counts = np.zeros_like(sums)
+    np.add.at(sums, case, np.where(known, values, 0.0))
+    np.add.at(counts, case, known)
+    return divide(sums, counts)
 
 
 def _with_class_mean(per_class: FloatArray, defined: NDArray[np.bool_]) -> FloatArray:

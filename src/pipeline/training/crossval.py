@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from pipeline.data.fingerprint import FINGERPRINT_FILE
 from pipeline.data.folds import Fold
 from pipeline.evaluation.summary import summarise
 from pipeline.json_file import write_json
@@ -44,20 +45,24 @@ class CrossValidation:
         write_json(self.output / MODEL_FILE, self._card().as_json())
         if self.tracker is not None:
             self.tracker.start_run(PARENT, self.output.name, parent=None, tags=tags, params=resolved)
-            for name in ("config.yaml", MODEL_FILE, "folds.json", "provenance.json", "check.json"):
+            for name in ("config.yaml", MODEL_FILE, "folds.json", "provenance.json", "check.json", FINGERPRINT_FILE):
                 if (self.output / name).exists():
                     self.tracker.log_artifact(PARENT, self.output / name)
-        fitted, tables = {}, []
+        fitted, rebalanced, tables = {}, {}, []
         for fold in self.experiment.run_folds:
             run, key = FoldRun(self.experiment, fold), fold_key(fold.index)
+            if run.rebalancing.line is not None:
+                self.experiment.console.print(f"fold {fold.index}: {run.rebalancing.line}", highlight=False)
+            rebalanced[fold.index] = run.rebalancing.params
             if self.tracker is not None:
-                weights = run.config["derived"]["class_weights"]
-                params = {"fold": fold.index, "class_weights": weights}
+                params = {"fold": fold.index, "repeat": fold.repeat, **run.rebalancing.params}
                 self.tracker.start_run(key, f"fold {fold.index}", parent=PARENT, tags=tags, params=params)
             fitted[fold.index] = run.train(partial(self._send, key))
             tables.append(run.predict())
+            tables[-1].insert(tables[-1].columns.get_loc("fold") + 1, "repeat", fold.repeat)
             self._end_fold(fold, tables[-1])
-        return self._finish(fitted, pd.concat(tables, ignore_index=True), time.monotonic() - begun)
+        table = pd.concat(tables, ignore_index=True)
+        return self._finish(fitted, rebalanced, table, time.monotonic() - begun)
 
     def _send(self, key: str, metrics: Mapping[str, float], epoch: int) -> None:
         if self.tracker is not None:
@@ -104,7 +109,13 @@ class CrossValidation:
     def _metric_name(self) -> str:
         return ClassificationTask.metric if self.settings.task == "classification" else SegmentationTask.metric
 
-    def _finish(self, fitted: Mapping[int, FittedFold], table: pd.DataFrame, seconds: float) -> dict[str, Any]:
+    def _finish(
+        self,
+        fitted: Mapping[int, FittedFold],
+        rebalanced: Mapping[int, Mapping[str, Any]],
+        table: pd.DataFrame,
+        seconds: float,
+    ) -> dict[str, Any]:
         experiment, output = self.experiment, self.output
         table.to_csv(output / "cases.csv", index=False)
         block = self._summarise(table, list(fitted))
@@ -118,6 +129,7 @@ class CrossValidation:
             "folds": [
                 {
                     "fold": index,
+                    "repeat": experiment.folds[index].repeat,
                     "n_train": len(experiment.folds[index].train),
                     "n_validation": len(experiment.folds[index].validation),
                     "epochs": fold.epochs,
@@ -125,12 +137,15 @@ class CrossValidation:
                     "seconds": round(fold.seconds, 1),
                     "best_validation_metric": fold.best_metric,
                     "best_epoch": fold.best_epoch,
+                    "sampling_fallback": fold.fallbacks,
+                    **rebalanced[index],
                 }
                 for index, fold in fitted.items()
             ],
             "checkpoint": self.settings.evaluation.checkpoint,
             "n_cases": int(table["case_id"].nunique()),
             "n_patients": int(table["patient_id"].nunique()),
+            "repeats": int(table["repeat"].nunique()),
             "seconds": round(seconds, 1),
             **block,
         }
@@ -151,6 +166,7 @@ class CrossValidation:
             draw_classification(table, self.experiment.dataset, figures)
             return
         names = {case.case_id: prediction_name(case) for case in self.experiment.dataset.cases}
+        table = table[table["repeat"] == table["repeat"].min()]  # a case once
         fold_of = dict(zip(table["case_id"], table["fold"], strict=True))
         paths = {case: self.output / fold_key(fold) / "predictions" / names[case] for case, fold in fold_of.items()}
         draw_segmentation(table, self.experiment.dataset, paths, figures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from pipeline.data.balance import class_weights
 from pipeline.data.case import Case, Dataset
 from pipeline.data.folds import Fold
 from pipeline.data.preprocessing import Preprocessing
-from pipeline.data.store import Store
+from pipeline.data.store import Store, StoreSettings
 from pipeline.errors import UserError
 
 
@@ -48,7 +48,7 @@ class Experiment:
         if unknown:
             raise UserError(
                 f"folds.run={wanted}: there is no fold {unknown[0]}",
-                f"folds.count={len(self.folds)}: the folds are 0 to {len(self.folds) - 1}",
+                f"there are {len(self.folds)}: 0 to {len(self.folds) - 1}",
             )
         return [self.folds[index] for index in sorted(set(wanted))]
 
@@ -72,6 +72,13 @@ class Experiment:
         known = Counter(case.target for case in cases if case.target is not None)
         commonest = max(self.dataset.classes, key=lambda name: known[name])
         return [self.dataset.classes.index(case.target or commonest) for case in cases]
+
+    def present_classes(self, cases: Sequence[Case]) -> list[set[int]]:
+        """The class indices that occur in each case: its target, or the classes of its voxels."""
+        targets = self.target_indices(list(cases))
+        if targets is not None:
+            return [{target} for target in targets]
+        return [set(self.store[case].centres) for case in cases]
 
     def annotated(self, cases: list[Case]) -> list[list[bool]] | None:
         """Whether each case annotates each output, None where all of the data set annotate all."""
@@ -115,7 +122,8 @@ class Experiment:
                 for output, part in outputs.items():
                     counts[output] += sum(found.get(index, 0) for index in part)
         try:
-            return class_weights(counts.tolist(), self.settings.loss.class_weights)
+            loss = self.settings.loss
+            return class_weights(counts.tolist(), loss.class_weights, beta=loss.effective_beta)
         except ValueError as error:
             raise UserError(str(error), f"the classes are {', '.join(self.dataset.output_classes)}") from error
 
@@ -143,9 +151,11 @@ def make_ready(
         dataset.labels,
         modalities=dataset.modalities,
         missing_voxels=settings.data.missing.voxels,
+        centres=settings.sampling.centres,
     )
-    store = Store(cache / "prepared", preprocessing, recipe, digests)
-    store.prepare(dataset.cases, workers=workers, report=report)
+    kept = StoreSettings(**settings.store.model_dump())
+    store = Store(cache / "prepared", preprocessing, recipe, digests, kept)
+    store.prepare(dataset.cases, workers=kept.workers or workers, report=report)
     shapes = np.array([store[case].shape for case in dataset.cases])
     spacings = np.array([store[case].spacing for case in dataset.cases])
     return Experiment(

@@ -20,6 +20,7 @@ from pipeline.data.loading import Batch
 from pipeline.tasks.base import Task
 from pipeline.training.checkpoint import AtomicCheckpointIO, KeepCheckpoints
 from pipeline.training.ema import WarmEMA
+from pipeline.training.fallbacks import METRIC, CountFallbacks
 from pipeline.training.pace import Pace
 from pipeline.training.progress import ShowProgress
 from pipeline.training.record import RecordMetrics
@@ -53,6 +54,7 @@ class FittedFold:
     epochs: int
     steps: int
     seconds: float
+    fallbacks: int = 0  # patches that were to be centred on a class that their case does not have
 
 
 def fit_fold(
@@ -76,9 +78,11 @@ def fit_fold(
     callbacks: list[Callback] = [pace]
     if settings.ema_decay is not None:
         callbacks.append(WarmEMA(settings.ema_decay))
+    record = RecordMetrics(folder / "metrics.csv", send, lambda: pace.elapsed)
     callbacks += [
+        CountFallbacks(),
         keep,
-        RecordMetrics(folder / "metrics.csv", send, lambda: pace.elapsed),
+        record,
         ShowProgress(title, pace, console),
     ]
     if settings.early_stopping is not None:
@@ -117,6 +121,7 @@ def fit_fold(
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
         seconds=time.monotonic() - begun,
+        fallbacks=int(sum(row.get(METRIC, 0) for row in record.rows)),
     )
 
 

@@ -15,8 +15,7 @@ from pipeline.data.case import Case
 from pipeline.data.folds import Fold
 from pipeline.data.loading import TrainingPatches, WholeCases, training_loader, validation_loader
 from pipeline.data.modalities import channel_means
-from pipeline.data.order import CaseOrder, EpochBatches, groups_by_class
-from pipeline.data.patches import PatchSampling
+from pipeline.data.order import EpochBatches
 from pipeline.inference.decision import Decision
 from pipeline.inference.predictor import SlidingWindow, WholeImage
 from pipeline.networks.modalities import CompleteModalities
@@ -27,11 +26,13 @@ from pipeline.ranks import rank
 from pipeline.tasks.base import Task
 from pipeline.tasks.classification import ClassificationTask
 from pipeline.tasks.segmentation import SegmentationTask
+from pipeline.training.augmentation import batch_augmentation, sample_augmentation
 from pipeline.training.device import accelerator_kind, choose_precision
 from pipeline.training.duration import seconds_of
 from pipeline.training.experiment import Experiment
 from pipeline.training.fold import FittedFold, LoopSettings, fit_fold
 from pipeline.training.pace import Pace
+from pipeline.training.rebalancing import patch_sampling, rebalance
 
 
 class FoldRun:
@@ -46,7 +47,9 @@ class FoldRun:
         segmentation = self.settings.task == "segmentation"
         # Without its target a case (data.missing.target=impute) can be trained on and not be evaluated.
         self.held_out = [case for case in experiment.cases(fold.validation) if segmentation or case.target is not None]
-        self.config = experiment.resolved(experiment.class_weights(self.cases))
+        weights = experiment.class_weights(self.cases)
+        self.config = experiment.resolved(weights)
+        self.rebalancing = rebalance(experiment, self.cases, weights)
         self.device = torch.device(accelerator_kind(self.settings.trainer.accelerator))
         self.precision = choose_precision(self.settings.trainer.precision, self.device.type)
         self.predictor = self._predictor()
@@ -59,18 +62,19 @@ class FoldRun:
         experiment, settings = self.experiment, self.settings
         trainer, schedule = settings.trainer, settings.schedule
         targets = experiment.target_indices(self.cases)
-        augmentation = build(self.config["transforms"]["augmentation"], "transforms.augmentation", experiment.trusted)
+        transforms, task = self.config["transforms"], self._task()
+        task.augmentation = batch_augmentation(transforms, experiment.trusted)
         patches = TrainingPatches(
             self.cases,
             experiment.store,
-            PatchSampling(settings.sampling.mode, experiment.patch_size, settings.sampling.foreground_fraction),
-            augmentation,
+            patch_sampling(experiment, processes=world_of(trainer)[1]),
+            sample_augmentation(transforms, experiment.trusted),
             targets=targets,
             seed=settings.seed,
             annotated=experiment.annotated(self.cases),
             modality_dropout=settings.sampling.modality_dropout,
         )
-        batches = self._batches(len(self.cases), targets)
+        batches = self._batches()
         subset = self._validation_subset(self.held_out)
         whole = WholeCases(
             subset,
@@ -86,7 +90,7 @@ class FoldRun:
             budget=None if schedule.budget is None else seconds_of(schedule.budget),
         )
         return fit_fold(
-            self._task(),
+            task,
             training_loader(patches, batches, workers=trainer.workers),
             validation_loader(whole, batch_size=1 if settings.task == "segmentation" else settings.sampling.batch_size),
             pace,
@@ -147,15 +151,13 @@ class FoldRun:
                 bf16=bf16,
             )
 
-    def _batches(self, cases: int, targets: list[int] | None) -> EpochBatches:
+    def _batches(self) -> EpochBatches:
         sampling = self.settings.sampling
-        balanced = sampling.mode == "balanced" and targets is not None
-        groups = groups_by_class(targets) if balanced and targets is not None else (tuple(range(cases)),)
         rank, world = world_of(self.settings.trainer)
         together = sampling.batch_size * world
         return EpochBatches(
-            CaseOrder(groups, self.settings.seed),
-            batches=sampling.batches_per_epoch or max(1, round(cases / together)),
+            self.rebalancing.order,
+            batches=sampling.batches_per_epoch or max(1, round(len(self.cases) / together)),
             batch_size=sampling.batch_size,
             process=rank,
             processes=world,

@@ -72,6 +72,7 @@ def draw_classification(table: pd.DataFrame, dataset: Dataset, folder: Path) -> 
     confusion_matrix_figure(truth, probabilities, names, folder / "confusion_matrix.png")
     roc_figure(truth, probabilities, names, folder / "roc.png")
     of_truth = pd.Series(probabilities[np.arange(len(truth)), truth], index=table["case_id"])
+    of_truth = of_truth[~of_truth.index.duplicated()]  # the first repeat
     chosen = representative(of_truth)
     cases: dict[str, Case] = {case.case_id: case for case in dataset.cases}
     places = [int(np.flatnonzero(table["case_id"] == case_id)[0]) for case_id in chosen.values()]

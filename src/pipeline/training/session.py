@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.config.schema import TrainConfig
 from pipeline.data.case import Dataset
+from pipeline.data.fingerprint import FINGERPRINT_FILE, FingerprintSettings, fingerprint_dataset, write_fingerprint
 from pipeline.data.folds import make_folds, write_folds
 from pipeline.data.integrity import CheckResult
 from pipeline.evaluation.report import print_summary
@@ -26,6 +27,7 @@ from pipeline.training.device import use_deterministic, use_threads
 from pipeline.training.duration import seconds_of
 from pipeline.training.experiment import make_ready
 from pipeline.training.fold_run import FoldRun
+from pipeline.training.rebalancing import rebalanced_twice, require_sampling
 
 KILLED = 130  # exit status after Ctrl-C, as shells use it
 
@@ -49,14 +51,21 @@ def train(
     split = settings.folds
     folds = make_folds(
         dataset,
+        scheme=split.scheme,
         count=split.count,
+        repeats=split.repeats,
+        test_fraction=split.test_fraction,
+        inner=split.inner,
         seed=split.seed,
+        group=split.group,
         stratify=split.stratify,
         foreground=checked.foreground(dataset),
+        quantiles=split.quantiles,
         predefined=split.predefined,
         file=None if split.file is None else Path(split.file).expanduser(),
         together=checked.duplicates,
     )
+    require_sampling(settings, dataset)
     with progress_bar(console, "preprocessing") as report:
         experiment = make_ready(
             settings,
@@ -79,6 +88,17 @@ def train(
         return 0
     write_folds(output / "folds.json", folds, dataset, split.seed)
     write_json(output / "check.json", checked.to_json())
+    with progress_bar(console, "fingerprint") as report:
+        fingerprint = fingerprint_dataset(
+            dataset,
+            {case_id: record.sha256 for case_id, record in checked.records.items()},
+            FingerprintSettings.of(settings.fingerprint.model_dump()),
+            data_hash=checked.data_hash,
+            workers=threads,
+            cache=cache,
+            report=report,
+        )
+    write_fingerprint(output / FINGERPRINT_FILE, fingerprint)
     found = provenance(project_folder()) | {"data_hash": checked.data_hash, "threads": threads}
     write_json(output / "provenance.json", found)
     console.print(
@@ -86,6 +106,9 @@ def train(
         f"training {len(wanted)} of {len(folds)} folds, patch {'x'.join(map(str, experiment.patch_size))}",
         highlight=False,
     )
+    twice = rebalanced_twice(settings)
+    if twice is not None:
+        console.print(twice, highlight=False, soft_wrap=True)
     tags = {**provenance_tags(found), "data_hash": checked.data_hash, "task": settings.task}
     tracker = open_tracker(settings, output)
     status: Status = "FAILED"

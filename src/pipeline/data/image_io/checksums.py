@@ -8,30 +8,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from pipeline.data.image_io.detached import LONGEST, locate
 from pipeline.data.image_io.image import ImageError
 
 AGAIN = "copy or download it again"
 PNG = b"\x89PNG\r\n\x1a\n"
 READ = 1 << 20
-LONGEST_HEADER = 1 << 16  # bytes of an NRRD or MetaImage header
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # of Adam7
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by PNG's colour type
 
 
 def verify(path: Path, *, count: bool = False) -> list[str]:
-    """Verify the checksums inside a PNG, NRRD or MHA file; other formats have none that are not verified on reading.
+    """Verify the checksums inside PNG, NRRD, MHA and MHD; other formats have none that are not verified on reading.
 
     ``count``: also count the pixels of a PNG, which costs a second decompression. Returns what is legal but odd, one
     line each; raises ImageError where the file is damaged.
     """
     suffix = path.suffix.lower()
-    with path.open("rb") as file:
-        if suffix == ".png":
+    if suffix == ".png":
+        with path.open("rb") as file:
             return _png(path, file, count)
-        if suffix == ".nrrd":
-            _nrrd(path, file)
-        elif suffix == ".mha":
-            _mha(path, file)
+    if suffix == ".nrrd":
+        _nrrd(path)
+    elif suffix in (".mha", ".mhd"):
+        _metaimage(path)
     return []
 
 
@@ -79,31 +79,31 @@ def _png_bytes(header: bytes) -> int:
     return total
 
 
-def _nrrd(path: Path, file: IO[bytes]) -> None:
+def _nrrd(path: Path) -> None:
     encoding = ""
-    while (line := file.readline(LONGEST_HEADER)).strip():
-        name, _, value = line.decode("latin-1").partition(":")
-        if name.strip().lower() == "encoding":
-            encoding = value.strip().lower()
+    with path.open("rb") as file:
+        while (line := file.readline(LONGEST)).strip():
+            name, _, value = line.decode("latin-1").partition(":")
+            if name.strip().lower() == "encoding":
+                encoding = value.strip().lower()
+        start = file.tell()
     if encoding in ("gzip", "gz"):
-        _inflate_all(path, file, zlib.decompressobj(31))
+        data = locate(path).path
+        _inflate_all(data, start if data == path else 0, zlib.decompressobj(31))
 
 
-def _mha(path: Path, file: IO[bytes]) -> None:
-    compressed = False
-    while line := file.readline(LONGEST_HEADER):
-        name, _, value = (part.strip().lower() for part in line.decode("latin-1").partition("="))
-        compressed = compressed or (name == "compresseddata" and value == "true")
-        if name == "elementdatafile":
-            break
-    if compressed and value == "local":
-        _inflate_all(path, file, zlib.decompressobj(47))  # zlib or gzip
+def _metaimage(path: Path) -> None:
+    voxels = locate(path)
+    if voxels.compressed and voxels.offset is not None:
+        _inflate_all(voxels.path, voxels.offset, zlib.decompressobj(47))  # zlib or gzip
 
 
-def _inflate_all(path: Path, file: IO[bytes], inflate: zlib._Decompress) -> None:
-    while not inflate.eof and (data := file.read(READ)):
-        for _ in _inflated(path, inflate, data):
-            pass
+def _inflate_all(path: Path, start: int, inflate: zlib._Decompress) -> None:
+    with path.open("rb") as file:
+        file.seek(start)
+        while not inflate.eof and (data := file.read(READ)):
+            for _ in _inflated(path, inflate, data):
+                pass
     if not inflate.eof:
         raise ImageError(path, "truncated: its compressed voxels end early", AGAIN)
 
