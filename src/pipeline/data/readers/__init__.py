@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 EVERYWHERE = ("format", "regions", "ignore", "missing")  # keys that hold for every format and are settled here
+CHECKED = ("allow_outside",)  # keys that the integrity check reads whatever the format
 
 FORMATS: Mapping[str, Callable[..., Dataset]] = {
     "bids": read_bids,
@@ -83,7 +84,7 @@ def open_dataset(
     foreign = [
         key
         for key, value in settings.items()
-        if key not in EVERYWHERE and key not in known and value not in (None, False)
+        if key not in (*EVERYWHERE, *CHECKED) and key not in known and value not in (None, False)
     ]
     if foreign:
         raise UserError(
