@@ -79,9 +79,36 @@ def test_mlflow_run_id_gives_the_same_masks(trained: dict[str, Path], tmp_path: 
         assert main(["predict", *source, f"input={image}", f"output={tmp_path / 'artifacts'}"]) == 0
     finally:
         hidden.rename(run)
+    drift = [(tmp_path / name / "drift.json").read_text() for name in ("folder", "id", "artifacts")]
+    assert drift[0] == drift[1] == drift[2]
+    assert json.loads(drift[0])["findings"] == []
     masks = [np.asarray(nib.load(tmp_path / name / image.name).dataobj) for name in ("folder", "id", "artifacts")]
     assert np.array_equal(masks[0], masks[1])
     assert np.array_equal(masks[0], masks[2])
+
+
+def test_images_unlike_the_training_data_are_told_of(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained["lung_xray_unet"]
+    assert json.loads((run / "fingerprint.json").read_text())["overall"]["cases"] == 12
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        pixels = rng.normal(20, 2, (120, 144)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "in" / f"dark_{number}.png")
+    arguments = ["predict", f"run={run}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]
+    assert main(arguments) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: drift: ")]
+    report = json.loads((tmp_path / "out" / "drift.json").read_text())
+    assert report["inputs"] == 6
+    assert {finding["rule"] for finding in report["findings"]} == {"size", "intensity"}
+    assert said == [f"warning: drift: {line}" for line in report["lines"]]
+    assert len(said) == 2
+    assert main([*arguments, "drift.enabled=false"]) == 0
+    assert "drift" not in capsys.readouterr().out
+    assert main([*arguments, "drift.central=[95,5]"]) == 2
+    assert "the first percentile must be below the second" in capsys.readouterr().err
 
 
 def test_pictures_keep_size_and_declared_values_and_are_scored(trained: dict[str, Path], tmp_path: Path) -> None:

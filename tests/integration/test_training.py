@@ -56,9 +56,17 @@ def test_the_seed_decides_everything(data: Path, tmp_path: Path) -> None:
     assert metrics[0] == metrics[1]
 
 
+def test_augmentation_of_the_batch_follows_from_the_seed(data: Path, tmp_path: Path) -> None:
+    first = train(data, tmp_path / "a", "augmentation=nnunet")
+    assert same(first, train(data, tmp_path / "b", "augmentation=nnunet"))
+    assert not same(first, train(data, tmp_path / "c", "augmentation=none"))
+
+
 @pytest.mark.slow
-def test_worker_processes_change_nothing(data: Path, tmp_path: Path) -> None:
-    assert same(train(data, tmp_path / "none"), train(data, tmp_path / "two", "trainer.workers=2"))
+@pytest.mark.parametrize("augmentation", ["null", "nnunet"])
+def test_worker_processes_change_nothing(data: Path, tmp_path: Path, augmentation: str) -> None:
+    chosen = f"augmentation={augmentation}"
+    assert same(train(data, tmp_path / "none", chosen), train(data, tmp_path / "two", chosen, "trainer.workers=2"))
 
 
 def test_the_clock_ends_training_with_the_rate_at_zero(data: Path, tmp_path: Path) -> None:

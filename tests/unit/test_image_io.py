@@ -267,13 +267,13 @@ def test_pictures_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     flipped[len(whole) // 2] ^= 0x10
     (tmp_path / "flipped.png").write_bytes(flipped)
     (tmp_path / "text.png").write_text("a text")
-    grey.save(tmp_path / "pages.tif", save_all=True, append_images=[grey])
+    grey.save(tmp_path / "pages.tif", save_all=True, append_images=[grey.crop((0, 0, 9, 9))])
     grey.convert("CMYK").save(tmp_path / "cmyk.jpg")
     for name, fault in [
         ("cut.png", "truncated or corrupt"),
         ("flipped.png", "truncated or corrupt"),
         ("text.png", "not a picture"),
-        ("pages.tif", "2 pages"),
+        ("pages.tif", "2 different shapes"),
         ("cmyk.jpg", "CMYK"),
         ("a.xyz", "unknown image format"),
     ]:

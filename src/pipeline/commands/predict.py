@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.commands.check import make_console
 from pipeline.config.compose import Composed
 from pipeline.config.schema import PredictConfig
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.data.fingerprint import DriftSettings
 
 
 def run(composed: Composed) -> int:
@@ -36,10 +40,21 @@ def run(composed: Composed) -> int:
         folds=settings.ensemble,
         checkpoint=settings.checkpoint,
         batch=settings.batch,
+        drift=drift_settings(settings),
         trusted=composed.trusted,
         console=make_console(),
     )
     return 0
+
+
+def drift_settings(settings: PredictConfig) -> DriftSettings:
+    """Limits of drift as the configuration has them."""
+    from pipeline.data.fingerprint import DriftSettings
+
+    low, high = settings.drift.central
+    if low >= high:
+        raise UserError(f"drift.central=[{low:g}, {high:g}]: the first percentile must be below the second")
+    return DriftSettings(**settings.drift.model_dump())
 
 
 def recorded_folder(settings: PredictConfig) -> Path:

@@ -11,98 +11,38 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline.config.schema_dicom import Dicom, ImportConfig
-from pipeline.config.section import Count, Section
-
-Node = dict[str, Any]
-Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(s|m|h|d)$")]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Sizes = list[Count]
-Range = tuple[float, float]
-Beta = Annotated[float, Field(gt=0, lt=1)]
-ClassWeights = dict[str | int, Annotated[float, Field(ge=0)]]
-
-
-class Phantom(Section):
-    """The generated data set: see ``pipeline.data.phantom.PhantomSettings`` for the meaning of each value."""
-
-    seed: Annotated[int, Field(ge=0)]
-    patients: Count
-    second_scan_rate: Fraction
-    tumour_free_rate: Fraction
-    tumours_per_patient: tuple[int, int]
-    tumour_diameter_mm: Range
-    tumour_hu: Range
-    chest_half_width_mm: Range
-    chest_half_depth_mm: Range
-    lung_height_mm: Range
-    fat_mm: Range
-    growth: Range
-    orientations: list[str]
-    spacing_mm: Range
-    slice_mm: Range
-    width_mm: Range
-    depth_mm: Range
-    height_mm: Range
-    tilt_deg: float
-    shift_mm: float
-    lung_hu: Range
-    blood_hu: Range
-    blur_voxels: Range
-    noise_hu: Range
-    noise_correlation_voxels: float
-    offset_hu: Range
+from pipeline.config.schema_data import Data, Dicom
+from pipeline.config.schema_types import (
+    Beta,
+    ClassWeights,
+    Count,
+    Duration,
+    Fraction,
+    Node,
+    Percent,
+    Section,
+    Sizes,
+)
 
 
-class Missing(Section):
-    """What to do about what a case lacks."""
+class Store(Section):
+    """Preprocessed cases on disk: see ``pipeline.data.store.StoreSettings`` for the meaning of each value."""
 
-    modality: Literal["error", "drop", "zeros", "mean"]
-    voxels: Literal["error", "fill", "interpolate"]
-    target: Literal["error", "drop", "impute"]
-
-
-class Data(Section):
-    """Where the images are and what their labels mean."""
-
-    format: Literal["files", "decathlon", "table", "medmnist", "phantom_lung", "dicom"]
-    name: str
-    root: str | None
-    spatial_dims: Literal[2, 3] | None
-    labels: dict[int, str] | None
-    regions: dict[str, list[int]] | None
-    ignore: int | None
-    targets: list[str] | None
-    target_names: dict[str | int, str] | None
-    missing: Missing
-    patient_pattern: str | None
-    # files
-    images: dict[str, str] | None
-    mask: str | None
-    # decathlon
-    task: str | None
-    download: bool
-    # table
-    table: str | None
-    columns: dict[str, str | None] | None
-    keep: dict[str, Any] | None
-    # medmnist
-    npz: str | None
-    splits: list[str] | None
-    # phantom_lung
-    phantom: Phantom | None
-    # dicom
-    dicom: Dicom | None
+    format: Literal["npy", "blosc2"]
+    dtype: Literal["float32", "float16", "auto"]
+    max_gb: Annotated[float, Field(gt=0)] | None
+    workers: Count | None
 
 
 class Transforms(Section):
-    """MONAI dictionary transforms on the keys ``image`` and ``label``."""
+    """MONAI dictionary transforms on the keys ``image`` and ``label``; ``pipeline.transforms`` for whole batches."""
 
     spacing: list[float] | None  # mm
     size: list[int] | None  # voxels; -1 keeps an axis as it is
     window: tuple[float, float] | None  # Hounsfield units
     preprocessing: list[Node]
-    augmentation: list[Node]
+    augmentation: list[Node]  # on one sample
+    batch_augmentation: list[Node]  # on the batch
 
 
 class Sampling(Section):
@@ -209,6 +149,30 @@ class Tracking(Section):
     flush_timeout: Duration
 
 
+class Fingerprint(Section):
+    """How the data set is measured for fingerprint.json."""
+
+    sample_voxels: Count
+    pool_voxels: Count
+    connectivity: Literal["faces", "edges", "corners"]
+    percentiles: Annotated[list[Percent], Field(min_length=2)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class Drift(Section):
+    """Limits beyond which new images are unlike the training data."""
+
+    enabled: bool
+    spacing_factor: Annotated[float, Field(gt=1)]
+    size_factor: Annotated[float, Field(gt=1)]
+    margin: Annotated[float, Field(ge=0)]
+    central: tuple[Percent, Percent]
+    least_width: Fraction
+    median_margin: Annotated[float, Field(ge=0)]
+    median_files: Count
+    few_cases: Annotated[int, Field(ge=0)]
+
+
 class Derived(Section):
     """Filled from the data before anything is built; configs refer to it as ``${derived.in_channels}``."""
 
@@ -246,6 +210,7 @@ class TrainConfig(Section):
     trust: list[str]
     data: Data
     check: Check
+    store: Store
     transforms: Transforms
     sampling: Sampling
     network: Node
@@ -257,6 +222,7 @@ class TrainConfig(Section):
     inference: Inference
     evaluation: Evaluation
     tracking: Tracking
+    fingerprint: Fingerprint
     derived: Derived
 
 
@@ -270,7 +236,18 @@ class PredictConfig(Section):
     ensemble: list[int] | None
     checkpoint: Literal["last", "best"] | None
     batch: Count
+    drift: Drift
     tracking: Tracking
+    trust: list[str]
+
+
+class ImportConfig(Dicom):
+    """``python -m pipeline import``."""
+
+    source: str
+    output: str
+    labels: dict[int, str] | None
+    workers: Count | None
     trust: list[str]
 
 

@@ -28,12 +28,12 @@ Annotated = Sequence[Sequence[bool]] | None
 class TrainingPatches(Dataset[Batch]):
     """Random patches of cases, augmented.
 
-    Gives ``image`` (C, *patch) float32, and ``label`` (1, *patch) uint8 class indices or ``target`` (1,) int64. Patch
-    and augmentation are functions of (seed, epoch, place) alone. ``targets`` are class indices per case in
-    classification, None in segmentation. ``fallback`` () bool comes with a label: the patch was to be centred on a
-    class, and the case has none. ``annotated``: per case, whether it annotates each output; given on as
-    ``annotated`` (outputs,) bool. ``modality_dropout``: chance of each modality to be taken away from a patch, so that
-    the network learns to do without (at least one stays). A channel that is absent is NaN throughout.
+    Gives ``image`` (C, *patch) float32, ``label`` (1, *patch) uint8 class indices or ``target`` (1,) int64, and
+    ``seed``, from which the augmentation of the batch draws. All are functions of (seed, epoch, place) alone.
+    ``targets`` are class indices per case in classification, None in segmentation. ``fallback`` () bool comes with a
+    label: the patch was to be centred on a class, and the case has none. ``annotated``: per case, whether it annotates
+    each output; given on as ``annotated`` (outputs,) bool. ``modality_dropout``: chance of each modality to be taken
+    away from a patch, so that the network learns to do without (at least one stays). A channel that is absent is NaN.
     """
 
     def __init__(
@@ -61,13 +61,53 @@ class TrainingPatches(Dataset[Batch]):
         return len(self.cases)
 
     def __getitem__(self, draw: Draw) -> Batch:
-        prepared = self.store[self.cases[draw.case]]
-        rng = generator(self.seed, "patch", draw.epoch, draw.place)
-        start, fallback = self.sampling.place(prepared, rng, draw.place)
-        sample: dict[str, Any] = {"image": torch.from_numpy(cut(prepared.image, start, self.sampling.size))}
+        return {key: values[0] for key, values in self.__getitems__([draw]).items()}
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+        """A whole batch: every patch is copied once, from the store to its place."""
+        cases = [self.store[self.cases[draw.case]] for draw in draws]
+        batch = self._cut(draws, cases)
+        if self.augmentation:
+            samples = [
+                self._augmented(draw, {key: values[place] for key, values in batch.items()})
+                for place, draw in enumerate(draws)
+            ]
+            batch |= {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+        seeds = [draw_seed(self.seed, "augment", draw.epoch, draw.place) for draw in draws]
+        batch["seed"] = torch.tensor(seeds)
+        for image, draw, prepared in zip(batch["image"], draws, cases, strict=True):
+            absent = prepared.absent
+            if self.modality_dropout > 0:
+                rng = generator(self.seed, "modality", draw.epoch, draw.place)
+                absent = drop_channels(len(image), absent, self.modality_dropout, rng)
+            image[list(absent)] = torch.nan
+        if self.annotated is not None:
+            batch["annotated"] = torch.tensor([self.annotated[draw.case] for draw in draws])
+        if self.targets is not None:
+            batch["target"] = torch.tensor([[self.targets[draw.case]] for draw in draws])
+        return batch
+
+    def _cut(self, draws: Sequence[Draw], cases: Sequence[Prepared]) -> Batch:
+        size, together = self.sampling.size, len(draws)
+        batch: Batch = {"image": torch.empty((together, cases[0].image.shape[0], *size))}
+        images, labels = batch["image"].numpy(), None
         if self.targets is None:
-            assert prepared.label is not None
-            sample["label"] = torch.from_numpy(cut(prepared.label[None], start, self.sampling.size))
+            batch["label"] = torch.empty((together, 1, *size), dtype=torch.uint8)
+            labels = batch["label"].numpy()
+        fallbacks = []
+        for place, (draw, prepared) in enumerate(zip(draws, cases, strict=True)):
+            rng = generator(self.seed, "patch", draw.epoch, draw.place)
+            start, fallback = self.sampling.place(prepared, rng, draw.place)
+            fallbacks.append(fallback)
+            cut(prepared.image, start, size, images[place])
+            if labels is not None:
+                assert prepared.label is not None
+                cut(prepared.label, start, size, labels[place, 0])
+        if labels is not None:
+            batch["fallback"] = torch.tensor(fallbacks)
+        return batch
+
+    def _augmented(self, draw: Draw, sample: dict[str, Any]) -> dict[str, Any]:
         seed = draw_seed(self.seed, "augment", draw.epoch, draw.place)
         with plain_tensors(), torch_seeded(seed):
             state = np.random.RandomState(np.random.PCG64(seed))
@@ -75,21 +115,11 @@ class TrainingPatches(Dataset[Batch]):
                 if isinstance(transform, Randomizable):
                     transform.set_random_state(state=state)
                 sample = transform(sample)
-        batch: Batch = {"image": torch.as_tensor(sample["image"], dtype=torch.float32)}
-        absent = prepared.absent
-        if self.modality_dropout > 0:
-            rng = generator(self.seed, "modality", draw.epoch, draw.place)
-            absent = drop_channels(len(batch["image"]), absent, self.modality_dropout, rng)
-        batch["image"][list(absent)] = torch.nan
-        if self.annotated is not None:
-            batch["annotated"] = torch.tensor(self.annotated[draw.case])
-        if self.targets is None:
+        augmented: dict[str, Any] = {"image": torch.as_tensor(sample["image"], dtype=torch.float32)}
+        if "label" in sample:
             label = torch.as_tensor(sample["label"])
-            batch["fallback"] = torch.tensor(fallback)
-            batch["label"] = label if label.dtype == torch.uint8 else label.round().to(torch.uint8)
-        else:
-            batch["target"] = torch.tensor([self.targets[draw.case]])
-        return batch
+            augmented["label"] = label if label.dtype == torch.uint8 else label.round().to(torch.uint8)
+        return augmented
 
 
 class WholeCases(Dataset[Batch]):
@@ -146,11 +176,17 @@ def training_loader(patches: TrainingPatches, batches: EpochBatches, *, workers:
     return DataLoader(
         patches,
         batch_sampler=batches,
+        collate_fn=ready,
         num_workers=workers,
         persistent_workers=False,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="spawn" if workers else None,
     )
+
+
+def ready(batch: Any) -> Any:
+    """A batch that needs no collating."""
+    return batch
 
 
 def validation_loader(cases: WholeCases, *, batch_size: int = 1) -> DataLoader[Batch]:

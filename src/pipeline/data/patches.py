@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.preprocessing import Prepared
+from pipeline.data.store.arrays import StoredArray
+from pipeline.data.voxels import Voxels
 
 
 class Placement(NamedTuple):
@@ -80,14 +82,22 @@ class PatchSampling:
         return classes[int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))]
 
 
-def cut(array: NDArray[np.generic], start: Sequence[int], size: Sequence[int]) -> NDArray[np.generic]:
-    """Copy ``size`` voxels from ``start`` of the trailing axes of ``array``; zero outside of it."""
+def cut(array: Voxels, start: Sequence[int], size: Sequence[int], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Copy ``size`` voxels from ``start`` of the trailing axes of ``array``, into ``out`` where given; zero outside."""
     lead = array.ndim - len(size)
-    inner = [slice(max(s, 0), min(s + n, extent)) for s, n, extent in zip(start, size, array.shape[lead:], strict=True)]
-    piece = array[(slice(None),) * lead + tuple(inner)]
-    if piece.shape[lead:] == tuple(size):
-        return np.array(piece)
-    patch = np.zeros((*array.shape[:lead], *size), dtype=array.dtype)
-    target = tuple(slice(i.start - s, i.stop - s) for i, s in zip(inner, start, strict=True))
-    patch[(slice(None),) * lead + target] = piece
-    return patch
+    extents = array.shape[lead:]
+    every = (slice(None),) * lead
+    inner = tuple([slice(max(s, 0), min(s + n, extent)) for s, n, extent in zip(start, size, extents, strict=True)])
+    if out is None:
+        out = np.empty((*array.shape[:lead], *size), dtype=array.dtype)
+    if any(i.start >= i.stop for i in inner):
+        out[...] = 0
+        return out
+    piece = array.raw((*every, *inner)) if isinstance(array, StoredArray) else array[(*every, *inner)]
+    if piece.shape == out.shape:
+        out[...] = piece
+        return out
+    out[...] = 0
+    target = tuple([slice(i.start - s, i.stop - s) for i, s in zip(inner, start, strict=True)])
+    out[(*every, *target)] = piece
+    return out

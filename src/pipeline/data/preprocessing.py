@@ -15,7 +15,11 @@ from pipeline.data.case import Case, Labels
 from pipeline.data.image_io import Image, read_mask
 from pipeline.data.labels import IGNORED
 from pipeline.data.modalities import read_modalities
+from pipeline.data.voxels import Voxels
 from pipeline.errors import UserError
+
+SEARCHED = 16  # classes up to which looking for each is faster than sorting all voxels
+COUNTED = 1 << 18  # voxels counted at once
 
 Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -30,8 +34,8 @@ class Prepared:
     many it has; ignored voxels are in neither. ``absent``: channels of modalities that the case lacks; they are zero.
     """
 
-    image: NDArray[np.float32]
-    label: NDArray[np.uint8] | None
+    image: Voxels
+    label: Voxels | None
     affine: NDArray[np.float64]
     native_shape: tuple[int, ...]
     native_affine: NDArray[np.float64]
@@ -105,7 +109,7 @@ class Preprocessing:
         if "label" in data:
             label = np.ascontiguousarray(np.asarray(data["label"][0].numpy()).round().astype(np.uint8))
         voxels = class_voxels(label, self.centres) if label is not None else {}
-        counts = {} if label is None else {i: int(n) for i, n in enumerate(np.bincount(label.ravel())) if n}
+        counts = {} if label is None else {i: int(n) for i, n in enumerate(class_counts(label)) if n}
         return Prepared(
             image=array,
             label=label,
@@ -129,15 +133,28 @@ def read_label(case: Case, labels: Labels) -> Image:
     return Image(indices, mask.affine, mask.spatial_dims)
 
 
+def class_counts(label: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How many voxels of each index there are, (256,)."""
+    flat = label.reshape(-1)
+    blocks = range(0, flat.size, COUNTED)  # bincount makes 8 bytes of every voxel
+    counts: NDArray[np.int64] = np.zeros(256, np.int64)
+    for at in blocks:
+        counts += np.bincount(flat[at : at + COUNTED], minlength=256)
+    return counts
+
+
 def class_voxels(label: NDArray[np.uint8], most: int) -> dict[int, NDArray[np.int32]]:
     """Voxel indices (n, spatial_dims) of every class in ``label``, evenly thinned to at most ``most`` each."""
     flat = label.ravel()
-    order = np.argsort(flat, kind="stable")
-    counts = np.bincount(flat)
-    ends = np.cumsum(counts)
+    counts = class_counts(label)
+    present = np.flatnonzero(counts)
+    order, ends = None, np.cumsum(counts)
+    if len(present) > SEARCHED:
+        order = np.argsort(flat, kind="stable")
     voxels = {}
-    for index in np.flatnonzero(counts):
-        inside = order[ends[index] - counts[index] : ends[index]]
+    for index in present:
+        span = slice(ends[index] - counts[index], ends[index])
+        inside = np.flatnonzero(flat == index) if order is None else order[span]
         if len(inside) > most:
             inside = inside[np.linspace(0, len(inside) - 1, most).astype(np.int64)]
         voxels[int(index)] = np.stack(np.unravel_index(inside, label.shape), axis=1).astype(np.int32)

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.data.case import Case, FileSource
+from pipeline.data.fingerprint import DriftSettings
 from pipeline.data.image_io import write_mask
 from pipeline.data.modalities import reference_source
 from pipeline.errors import UserError
 from pipeline.evaluation.summary import summarise
 from pipeline.json_file import write_json
 from pipeline.prediction.cases import classify_cases, score_segmentation, segment
+from pipeline.prediction.drift import warn_of_drift
 from pipeline.prediction.inputs import input_cases, output_name
 from pipeline.prediction.trained_run import TrainedRun
 
@@ -117,6 +119,7 @@ def predict(
     folds: Sequence[int] | None,
     checkpoint: str | None,
     batch: int,
+    drift: DriftSettings,
     trusted: Sequence[str],
     console: Console,
 ) -> None:
@@ -131,6 +134,7 @@ def predict(
     segmentation = run.card.task == "segmentation"
     truths = matching_masks(cases, labels, run) if labels is not None and segmentation else None
     output.mkdir(parents=True, exist_ok=True)
+    warn_of_drift(run.folder, cases, output, drift, console)
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("predicting", total=len(cases))

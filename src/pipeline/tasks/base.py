@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.randomness import draw_seed
 from pipeline.tasks.deep_supervision import DeepSupervision
+from pipeline.transforms.batch import BatchAugmentation
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -19,7 +20,8 @@ class Task(LightningModule):
     """A network, its loss and its optimizer. Subclasses say what the truth of a batch is and how to validate.
 
     Dropout and every other draw inside the step is seeded from (seed, epoch, batch, rank), so it does not depend on
-    what happened before. Logs ``train_loss`` per epoch; subclasses log ``val_metric`` (higher is better).
+    what happened before. ``augmentation`` is applied to every training batch. Logs ``train_loss`` per epoch; subclasses
+    log ``val_metric`` (higher is better).
     """
 
     truth = "label"  # key of the batch
@@ -31,10 +33,15 @@ class Task(LightningModule):
         self.loss = DeepSupervision(loss)
         self.optimizer_factory = optimizer
         self.seed = seed
+        self.augmentation = BatchAugmentation([])
 
     def forward(self, image: Tensor) -> Any:
         """Logits (B, classes, ...) of ``image`` (B, C, *spatial)."""
         return self.network(image)
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Augment a training batch on the device it is on now."""
+        return self.augmentation(batch) if self.trainer.training else batch
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch."""

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from pipeline.data.fingerprint import FINGERPRINT_FILE
 from pipeline.data.folds import Fold
 from pipeline.evaluation.summary import summarise
 from pipeline.json_file import write_json
@@ -44,7 +45,7 @@ class CrossValidation:
         write_json(self.output / MODEL_FILE, self._card().as_json())
         if self.tracker is not None:
             self.tracker.start_run(PARENT, self.output.name, parent=None, tags=tags, params=resolved)
-            for name in ("config.yaml", MODEL_FILE, "folds.json", "provenance.json", "check.json"):
+            for name in ("config.yaml", MODEL_FILE, "folds.json", "provenance.json", "check.json", FINGERPRINT_FILE):
                 if (self.output / name).exists():
                     self.tracker.log_artifact(PARENT, self.output / name)
         fitted, rebalanced, tables = {}, {}, []

@@ -18,7 +18,7 @@ from pipeline.data.balance import class_weights
 from pipeline.data.case import Case, Dataset
 from pipeline.data.folds import Fold
 from pipeline.data.preprocessing import Preprocessing
-from pipeline.data.store import Store
+from pipeline.data.store import Store, StoreSettings
 from pipeline.errors import UserError
 
 
@@ -153,8 +153,9 @@ def make_ready(
         missing_voxels=settings.data.missing.voxels,
         centres=settings.sampling.centres,
     )
-    store = Store(cache / "prepared", preprocessing, recipe, digests)
-    store.prepare(dataset.cases, workers=workers, report=report)
+    kept = StoreSettings(**settings.store.model_dump())
+    store = Store(cache / "prepared", preprocessing, recipe, digests, kept)
+    store.prepare(dataset.cases, workers=kept.workers or workers, report=report)
     shapes = np.array([store[case].shape for case in dataset.cases])
     spacings = np.array([store[case].spacing for case in dataset.cases])
     return Experiment(

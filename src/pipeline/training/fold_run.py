@@ -26,6 +26,7 @@ from pipeline.ranks import rank
 from pipeline.tasks.base import Task
 from pipeline.tasks.classification import ClassificationTask
 from pipeline.tasks.segmentation import SegmentationTask
+from pipeline.training.augmentation import batch_augmentation, sample_augmentation
 from pipeline.training.device import accelerator_kind, choose_precision
 from pipeline.training.duration import seconds_of
 from pipeline.training.experiment import Experiment
@@ -61,12 +62,13 @@ class FoldRun:
         experiment, settings = self.experiment, self.settings
         trainer, schedule = settings.trainer, settings.schedule
         targets = experiment.target_indices(self.cases)
-        augmentation = build(self.config["transforms"]["augmentation"], "transforms.augmentation", experiment.trusted)
+        transforms, task = self.config["transforms"], self._task()
+        task.augmentation = batch_augmentation(transforms, experiment.trusted)
         patches = TrainingPatches(
             self.cases,
             experiment.store,
             patch_sampling(experiment, processes=world_of(trainer)[1]),
-            augmentation,
+            sample_augmentation(transforms, experiment.trusted),
             targets=targets,
             seed=settings.seed,
             annotated=experiment.annotated(self.cases),
@@ -88,7 +90,7 @@ class FoldRun:
             budget=None if schedule.budget is None else seconds_of(schedule.budget),
         )
         return fit_fold(
-            self._task(),
+            task,
             training_loader(patches, batches, workers=trainer.workers),
             validation_loader(whole, batch_size=1 if settings.task == "segmentation" else settings.sampling.batch_size),
             pace,

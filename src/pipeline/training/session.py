@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.config.schema import TrainConfig
 from pipeline.data.case import Dataset
+from pipeline.data.fingerprint import FINGERPRINT_FILE, FingerprintSettings, fingerprint_dataset, write_fingerprint
 from pipeline.data.folds import make_folds, write_folds
 from pipeline.data.integrity import CheckResult
 from pipeline.evaluation.report import print_summary
@@ -87,6 +88,17 @@ def train(
         return 0
     write_folds(output / "folds.json", folds, dataset, split.seed)
     write_json(output / "check.json", checked.to_json())
+    with progress_bar(console, "fingerprint") as report:
+        fingerprint = fingerprint_dataset(
+            dataset,
+            {case_id: record.sha256 for case_id, record in checked.records.items()},
+            FingerprintSettings.of(settings.fingerprint.model_dump()),
+            data_hash=checked.data_hash,
+            workers=threads,
+            cache=cache,
+            report=report,
+        )
+    write_fingerprint(output / FINGERPRINT_FILE, fingerprint)
     found = provenance(project_folder()) | {"data_hash": checked.data_hash, "threads": threads}
     write_json(output / "provenance.json", found)
     console.print(

@@ -1,6 +1,6 @@
 """Images on disk, one interface for all formats: header, voxels, and masks written back on the native grid.
 
-.nii, .nii.gz (NIfTI), .nrrd, .mha, .png, .jpg, .tif, .bmp, and images inside an .npz.
+.nii, .nii.gz (NIfTI), .nrrd, .mha, .mhd, .png, .jpg, .bmp, .tif, .npy, .npz, and the images in an array of an .npz.
 """
 
 from __future__ import annotations
@@ -8,20 +8,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from pipeline.data.case import ArraySource, Source
-from pipeline.data.image_io import arrays, itk, nifti, raster
+from pipeline.data.image_io import arrays, itk, nifti, numpy_file, raster, tiff
+from pipeline.data.image_io.detached import locate
 from pipeline.data.image_io.image import Digest, Header, Image, ImageError, require_memory, require_regular
 from pipeline.data.labels import Labels
 
 __all__ = [
+    "RASTER",
     "SUFFIXES",
     "Header",
     "Image",
     "ImageError",
+    "files_of",
     "mask_name",
     "read_blocks",
     "read_header",
@@ -33,9 +37,12 @@ __all__ = [
 ]
 
 NIFTI = (".nii.gz", ".nii")
-ITK = (".nrrd", ".mha")
-RASTER = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-SUFFIXES = NIFTI + ITK + RASTER
+ITK = (".nrrd", ".mha", ".mhd")
+RASTER = (".png", ".jpg", ".jpeg", ".bmp")
+TIFF = (".tif", ".tiff")
+NUMPY = (".npy", ".npz")
+SUFFIXES = NIFTI + ITK + RASTER + TIFF + NUMPY
+MASK_SUFFIXES = {".jpg": ".png", ".jpeg": ".png", ".bmp": ".png", ".mhd": ".mha"}  # of images whose own cannot be
 HASH_BLOCK = 1 << 20
 
 
@@ -54,7 +61,7 @@ def stem_of(path: Path) -> str:
 
 
 def read_header(source: Source, *, mask: bool = False) -> Header:
-    """Shape, affine, type and channels; no voxels are read, but for an .npz (kept in memory). Raises ImageError."""
+    """Shape, affine, type and channels; no voxels are read, but for an array of images. Raises ImageError."""
     if isinstance(source, ArraySource):
         array = arrays.read_array(source.path, source.key)
         _within(source, array)
@@ -64,7 +71,8 @@ def read_header(source: Source, *, mask: bool = False) -> Header:
         return nifti.read_header(source.path)
     if suffix in ITK:
         return itk.read_header(source.path)
-    return raster.read_header(source.path, mask)
+    header: Header = _whole_format(suffix).read_header(source.path, mask)
+    return header
 
 
 def read_image(source: Source, *, mask: bool = False) -> Image:
@@ -107,23 +115,37 @@ def read_blocks(
     if suffix in NIFTI:
         return nifti.read_blocks(path, digest)
     if digest is not None:
-        require_regular(path)
-        with path.open("rb") as file:
-            while chunk := file.read(HASH_BLOCK):
-                digest.update(chunk)
+        for part in files_of(path):
+            require_regular(part)
+            with part.open("rb") as file:
+                while chunk := file.read(HASH_BLOCK):
+                    digest.update(chunk)
     if suffix in ITK:
         header = itk.read_header(path)
         return header, iter((itk.read_array(path, header),))
-    header, pixels = raster.read(path, mask)
+    header, pixels = _whole_format(suffix).read(path, mask)
     return header, iter((pixels,))
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that make up an image: itself, and the one beside it that holds the voxels of an .mhd (or .nrrd)."""
+    return tuple(dict.fromkeys((path, locate(path).path))) if suffix_of(path) in ITK else (path,)
+
+
+def _whole_format(suffix: str) -> ModuleType:
+    """The module of a format that is read as a whole."""
+    return tiff if suffix in TIFF else numpy_file if suffix in NUMPY else raster
+
+
 def mask_name(source: Source) -> str:
-    """File name for the mask of an image: the image's own, or .png where the format alters values or is an .npz."""
+    """File name for the mask of an image: the image's own, or .png where that alters values or cannot hold them all.
+
+    An .mhd gets an .mha, which is one file; an image inside an array gets a .png.
+    """
     if isinstance(source, ArraySource):
         return f"{source.key}_{source.index:05d}.png"
     suffix = suffix_of(source.path)
-    return stem_of(source.path) + ".png" if suffix in raster.LOSSY else source.path.name
+    return stem_of(source.path) + MASK_SUFFIXES[suffix] if suffix in MASK_SUFFIXES else source.path.name
 
 
 def write_mask(path: Path, indices: np.ndarray, labels: Labels, like: Source) -> None:
@@ -143,8 +165,10 @@ def write_mask(path: Path, indices: np.ndarray, labels: Labels, like: Source) ->
             _write_nifti(partial, values, header, like)
         elif suffix in ITK:
             itk.write(partial, values, header)
-        else:
+        elif suffix in RASTER:
             raster.write(partial, values)
+        else:
+            _whole_format(suffix).write(partial, values, header)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import stat
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -13,7 +17,27 @@ from pipeline.errors import UserError
 
 DEFLATE_RATIO = 1032  # no deflate stream grows by more (zlib, technical details)
 SMALL = 1 << 26  # bytes that are allocated without a look at the free memory
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK and DICOM to NIfTI
 LFS_POINTER = b"version https://git-lfs"
+
+DAMAGED = (  # what libraries raise when a file is not what it says
+    ValueError,
+    OSError,
+    EOFError,
+    SyntaxError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+    TokenError,
+    BadZipFile,
+    OverflowError,
+    ZeroDivisionError,
+    struct.error,
+    zlib.error,
+)
 
 
 class ImageError(UserError):

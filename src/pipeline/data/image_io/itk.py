@@ -1,4 +1,4 @@
-"""NRRD and MHA through SimpleITK, whose world is LPS: first and second coordinate change sign."""
+"""NRRD, MHA and MHD through SimpleITK, whose world is LPS: first and second coordinate change sign."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.image_io.image import Header, ImageError, require_memory, require_plausible, require_regular
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+from pipeline.data.image_io.detached import locate
+from pipeline.data.image_io.image import (
+    LPS_TO_RAS,
+    Header,
+    ImageError,
+    require_memory,
+    require_plausible,
+)
 
 
 def read_header(path: Path) -> Header:
-    """Header of an NRRD or MHA file, without its voxels. Raises ImageError."""
+    """Header of an NRRD, MHA or MHD file, without its voxels. Raises ImageError."""
     itk = _itk()
-    size = require_regular(path)
+    voxels = locate(path)
     reader = itk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -42,7 +47,8 @@ def read_header(path: Path) -> Header:
     header = Header(shape, LPS_TO_RAS @ affine, dtype, reader.GetNumberOfComponents())
     if min(shape) < 1 or not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
         raise ImageError(path, f"no usable affine: size {shape}, spacing {spacing.tolist()}")
-    require_plausible(path, header.nbytes, size, compressed=True)
+    size = voxels.path.stat().st_size
+    require_plausible(path, header.nbytes + (voxels.offset or 0), size, voxels.compressed)
     return header
 
 

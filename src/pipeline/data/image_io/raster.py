@@ -1,14 +1,16 @@
-"""PNG, JPEG, TIFF and BMP pictures through Pillow: ``array[channel, row, column]``, no physical space."""
+"""PNG, JPEG and BMP pictures through Pillow: ``array[channel, row, column]``, no physical space."""
 
 from __future__ import annotations
 
-import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.data.image_io.image import Header, ImageError, require_memory, require_regular
+from pipeline.data.image_io.image import DAMAGED, Header, ImageError, require_memory, require_plausible, require_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -16,24 +18,25 @@ if TYPE_CHECKING:
 GREY = {"1": "u1", "L": "u1", "LA": "u1", "I;16": "u2", "I;16L": "u2", "I;16B": "u2", "I": "i4", "F": "f4"}
 COLOUR = {"RGB", "RGBA"}
 LOSSY = {".jpg", ".jpeg"}
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # of all that Pillow knows: some run programs
 
 
 def read_header(path: Path, mask: bool = False) -> Header:
     """Header of a picture; pixels stay unread. A palette means colours in images and class values in masks."""
     require_regular(path)
-    with _open(path) as picture:
+    with _opened(path) as picture:
         return _header(path, picture, mask)
 
 
 def read(path: Path, mask: bool = False) -> tuple[Header, np.ndarray]:
     """Header and pixels, (C, row, column). An alpha channel must be opaque and is dropped. Raises ImageError."""
     require_regular(path)
-    with _open(path) as picture:
+    with _opened(path) as picture:
         header = _header(path, picture, mask)
         require_memory(path, header.nbytes)
         try:
             picture.load()
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        except DAMAGED as error:
             fault = f"its pixels cannot be read: truncated or corrupt ({error})"
             raise ImageError(path, fault, "copy or download it again") from None
         if picture.mode in ("LA", "RGBA"):
@@ -45,11 +48,16 @@ def read(path: Path, mask: bool = False) -> tuple[Header, np.ndarray]:
         array = np.array(picture)
     array = array.astype(header.dtype, copy=False)
     array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
-    if mask and array.shape[0] == 3:
-        if not (array[0] == array[1]).all() or not (array[0] == array[2]).all():
-            raise ImageError(path, "is a colour picture, not a mask", "save class values as grey levels")
-        array = array[:1]
-    return header, array
+    return header, one_channel(path, array) if mask else array
+
+
+def one_channel(path: Path, array: np.ndarray) -> np.ndarray:
+    """The one channel of a mask whose three colours (channels first) are equal; raises ImageError."""
+    if array.shape[0] != 3:
+        return array
+    if not (array[0] == array[1]).all() or not (array[0] == array[2]).all():
+        raise ImageError(path, "is a colour picture, not a mask", "save class values as grey levels")
+    return array[:1]
 
 
 def write(path: Path, array: np.ndarray) -> None:
@@ -63,14 +71,17 @@ def write(path: Path, array: np.ndarray) -> None:
     PIL.Image.fromarray(array).save(path)
 
 
-def _open(path: Path) -> Picture:
+@contextmanager
+def _opened(path: Path) -> Iterator[Picture]:
     import PIL.Image
 
+    warnings.filterwarnings("ignore", module="PIL")  # what matters of it is found here
     try:
-        return PIL.Image.open(path)
+        with PIL.Image.open(path, formats=FORMATS) as picture:
+            yield picture
     except PIL.Image.DecompressionBombError as error:
         raise ImageError(path, f"too large: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except DAMAGED as error:
         fault = f"not a picture that can be read ({str(error).replace(str(path), path.name)})"
         raise ImageError(path, fault, "copy or download it again") from None
 
@@ -101,4 +112,6 @@ def _header(path: Path, picture: Picture, mask: bool) -> Header:
     else:
         raise ImageError(path, f"colour mode {mode} is not supported", "save it as grey or RGB")
     shape = (int(picture.height), int(picture.width))
+    if picture.format == "PNG":  # one bit per pixel at least
+        require_plausible(path, shape[0] * shape[1] // 8, path.stat().st_size, compressed=True)
     return Header(shape, np.eye(4), dtype, channels, tuple(doubts))

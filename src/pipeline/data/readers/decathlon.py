@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.archive import extract
 from pipeline.data.case import Case, Dataset, FileSource, TaskKind
 from pipeline.data.image_io import ImageError, stem_of
 from pipeline.data.labels import Labels, parse_labels
@@ -125,14 +126,17 @@ def labels_of(listing: Mapping[str, Any], index: Path) -> Labels:
 
 
 def fetch(task: str | None, root: str | Path | None) -> None:
-    """Download and unpack a Decathlon task into ``root`` unless it is there; the archive's MD5 is verified."""
+    """Download and unpack a Decathlon task into ``root`` unless it is there; the archive's MD5 is verified.
+
+    The archive stays beside the folder; one that is there already is not downloaded again.
+    """
     if root is None:
         raise UserError("data.download=true needs data.root, the folder to download to")
     folder = Path(root).expanduser().absolute()
     if any((place / INDEX).is_file() for place in (folder, folder / str(task))):
         return
     from monai.apps.datasets import DecathlonDataset
-    from monai.apps.utils import download_and_extract
+    from monai.apps.utils import download_url
 
     if task not in DecathlonDataset.resource:
         near = nearest(str(task), DecathlonDataset.resource)
@@ -143,10 +147,9 @@ def fetch(task: str | None, root: str | Path | None) -> None:
     archive = folder / f"{task}.tar"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        download_and_extract(
+        download_url(
             url=DecathlonDataset.resource[task],
             filepath=archive,
-            output_dir=folder,
             hash_val=DecathlonDataset.md5[task],
             hash_type="md5",
         )
@@ -155,3 +158,4 @@ def fetch(task: str | None, root: str | Path | None) -> None:
             f"{archive}: download of {task} failed ({error})",
             "try again later, or download it yourself and set data.root to its folder",
         ) from None
+    extract(archive, folder / task)

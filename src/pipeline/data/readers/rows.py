@@ -64,7 +64,14 @@ def _read_parquet(path: Path) -> tuple[list[str], list[Row]]:
 
 
 def as_text(value: object) -> str:
-    """A cell as text: empty where absent, whole floats without their point, so that 1, 1.0 and "1" agree."""
+    """A cell as text: empty where absent, whole floats without their point, so that 1, 1.0 and "1" agree.
+
+    The values of a list are separated by semicolons.
+    """
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, list | tuple):
+        return ";".join(as_text(one) for one in value)
     if value is None or value != value:
         return ""
     if isinstance(value, float) and value.is_integer():

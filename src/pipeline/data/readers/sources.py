@@ -45,19 +45,30 @@ def require_file(root: Path, name: str, key: str) -> Path:
     return path
 
 
-def inside(root: Path, name: str, origin: str) -> Path:
+def inside(root: Path, name: str, origin: str, *, allow_outside: bool | None = None) -> Path:
     """The path of a name that a data set gives, relative to its root.
 
-    Raises UserError for absolute paths and those that climb out: a data set must not name foreign files.
+    Raises UserError for absolute paths and those that climb out, unless ``allow_outside`` (None: the format has no such
+    choice): a data set must not name foreign files.
     """
     if "\0" in name or not name.strip():
         raise UserError(f"{origin}: {name!r} is no file name")
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or PureWindowsPath(name).drive:
-        raise UserError(f"{origin}: {name} is an absolute path, which is not allowed", f"write it relative to {root}")
-    if ".." in relative.parts:
-        raise UserError(f"{origin}: {name} leads outside {root} (../ is not allowed)", "move the file into the folder")
-    return root / relative
+    if allow_outside:
+        return root / name
+    choice = () if allow_outside is None else ("if you trust the list: data.allow_outside=true",)
+    if name.startswith("/") or PureWindowsPath(name[:2]).drive or name.startswith("\\\\"):
+        raise UserError(
+            f"{origin}: {name} is an absolute path, which is not allowed",
+            f"write it relative to {root}",
+            *choice,
+        )
+    if ".." in name and ".." in PurePosixPath(name).parts:
+        raise UserError(
+            f"{origin}: {name} leads outside {root} (../ is not allowed)",
+            "move the file into the folder",
+            *choice,
+        )
+    return root / name
 
 
 def case_id_fault(case_id: str) -> str | None:
@@ -116,13 +127,15 @@ def patient_finder(pattern: str | None) -> Callable[[str], str]:
     return find
 
 
-def probe(cases: Sequence[Case]) -> tuple[int, int]:
+def probe(cases: Sequence[Case], modalities: Sequence[str] = ()) -> tuple[int, int]:
     """Spatial dimensions and input channels of most of the first cases, from headers alone.
 
-    Where no header can be read the file names decide; the integrity check will name what is wrong with them.
+    ``modalities``: those of the data set; cases that lack one tell nothing as long as there are others. Where no
+    header can be read the file names decide; the integrity check will name what is wrong with them.
     """
     found: Counter[tuple[int, int]] = Counter()
-    for case in cases:
+    whole = [case for case in cases if all(name in case.images for name in modalities)]
+    for case in whole or cases:
         try:
             headers = [read_header(source) for source in case.images.values()]
         except ImageError:
