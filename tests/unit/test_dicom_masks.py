@@ -219,6 +219,8 @@ def test_a_class_that_a_mask_lacks_can_be_unannotated(tmp_path: Path) -> None:
         files.structure_set(tmp_path / "in" / f"rs{number}", images, {name: [box] for name in names})
     result = run(tmp_path, absent="unannotated")
     assert sorted(case.row["labels_present"] for case in result.cases) == ["a;b", "b"]
+    with pytest.raises(UserError, match="cannot stand in the list labels_present"):
+        run(tmp_path, absent="unannotated", rois={"a, b": ["*"]})
 
 
 def segmentation(images: Sequence[Dataset], pixels: np.ndarray, kind: str, labels: Sequence[str]) -> Dataset:

@@ -81,6 +81,10 @@ def _import(
         [mask for plan in plans for mask in plan.masks], labels, settings.rois
     )
     result.notes += said
+    unlistable = [name for name in result.values if set(name) & set(";|,")]
+    if settings.absent == "unannotated" and unlistable:
+        said_so = f"class {unlistable[0]} cannot stand in the list labels_present: it holds one of ; | ,"
+        raise UserError(said_so, "give it another name with rois={NAME: [PATTERN]}")
     records = Records(output)
     keys = {plan.case_id: key_of(plan, classes, result.values, settings) for plan in plans}
     left: list[CasePlan] = []
