@@ -153,6 +153,8 @@ def test_cases_without_target_are_trained_on_and_not_evaluated(tmp_path: Path) -
         "data.columns={case_id: case_id, patient_id: patient_id, image: image, target: target}",
         "data.targets=null",
         "data.target_names=null",
+        "data.npz=null",
+        "data.splits=null",
         f"data.root={tmp_path / 'data'}",
         f"cache={tmp_path / 'cache'}",
     ]

@@ -244,6 +244,18 @@ def test_a_batch_of_another_type_and_layout() -> None:
     assert half["image"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("shape", [(20, 18), (14, 12, 16)])
+def test_an_absent_modality_stays_absent_and_spoils_no_other(shape: tuple[int, ...]) -> None:
+    """A channel of NaN stands for it."""
+    augment, seeds = BatchAugmentation(chain()), list(range(6))
+    whole = augment(batch(seeds, *shape))["image"]
+    given = batch(seeds, *shape)
+    given["image"][:, 1] = torch.nan
+    partial = augment(given)["image"]
+    assert torch.equal(partial[:, 0], whole[:, 0])
+    assert partial[:, 1].isnan().all()
+
+
 def test_no_transform_changes_nothing() -> None:
     given = batch([1], 4, 4)
     assert BatchAugmentation([])(given) is given

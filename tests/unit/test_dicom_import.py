@@ -140,6 +140,15 @@ def test_what_changed_or_was_damaged_is_converted_again(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out" / "images").iterdir()} == {image.name}
 
 
+def test_what_a_killed_import_left_is_swept_away(tmp_path: Path) -> None:
+    outlined(tmp_path / "in")
+    run(tmp_path)
+    left = tmp_path / "out" / "images" / ".0123.partial"
+    left.write_bytes(b"half")
+    assert run(tmp_path).unchanged == 1
+    assert not left.exists()
+
+
 def test_what_the_source_no_longer_gives_is_deleted_here(tmp_path: Path) -> None:
     outlined(tmp_path / "in", patient="secret-id")
     run(tmp_path, keep_ids=True)
@@ -276,6 +285,11 @@ def test_the_reader_imports_once(tmp_path: Path) -> None:
     assert sorted(case.label is None for case in dataset.cases) == [False, True]  # type: ignore[attr-defined]
     outlined(tmp_path / "in" / "3", patient="3")
     assert len(read()[0].cases) == 3  # type: ignore[attr-defined]
+    files.series(tmp_path / "plain")
+    with pytest.raises(UserError, match="none of its 1 series is outlined"):
+        open_dataset(
+            {"format": "dicom", "root": str(tmp_path / "plain")}, task_kind="segmentation", cache=tmp_path / "cache"
+        )
     files.series(tmp_path / "in" / "4", leave_out=[2])
     with pytest.raises(UserError, match="1 slice is missing"):
         read()

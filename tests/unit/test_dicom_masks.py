@@ -219,6 +219,8 @@ def test_a_class_that_a_mask_lacks_can_be_unannotated(tmp_path: Path) -> None:
         files.structure_set(tmp_path / "in" / f"rs{number}", images, {name: [box] for name in names})
     result = run(tmp_path, absent="unannotated")
     assert sorted(case.row["labels_present"] for case in result.cases) == ["a;b", "b"]
+    with pytest.raises(UserError, match="cannot stand in the list labels_present"):
+        run(tmp_path, absent="unannotated", rois={"a, b": ["*"]})
 
 
 def segmentation(images: Sequence[Dataset], pixels: np.ndarray, kind: str, labels: Sequence[str]) -> Dataset:
@@ -271,6 +273,19 @@ def test_a_label_map_comes_back_voxel_for_voxel(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask(tmp_path), values.transpose(2, 1, 0))
 
 
+@pytest.mark.parametrize("kept", [0.05, 0.3, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9, 0.999])
+def test_a_structure_set_that_ends_early_is_a_fault(tmp_path: Path, kept: float) -> None:
+    images = files.series(tmp_path / "in" / "ct")
+    to_mm = files.lps(images)
+    rois = {name: [files.box(to_mm, (0.5, 0.5), (2.5, 1.5), k) for k in (1, 2)] for name in ("GTV", "lung")}
+    path = tmp_path / "in" / "rs.dcm"
+    files.structure_set(path, images, rois)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    (fault,) = run(tmp_path).faults
+    assert fault.file == str(path)
+
+
 def test_a_segmentation_on_another_grid_is_a_fault(tmp_path: Path) -> None:
     images = files.series(tmp_path / "in" / "ct")
     path = tmp_path / "in" / "seg.dcm"
@@ -297,4 +312,4 @@ def test_a_segmentation_that_ends_early_is_a_fault(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     (fault,) = run(tmp_path).faults
     assert fault.file == str(path)
-    assert "truncated or damaged" in fault.fault
+    assert "truncated" in fault.fault

@@ -46,7 +46,7 @@ def run(composed: Composed) -> int:
 def describe(dataset: Dataset) -> str:
     """One line on what is checked."""
     index = f", listed in {dataset.index}" if dataset.index else ""
-    return f"Dataset {dataset.name}: {len(dataset.cases)} cases of {len(dataset.patients)} patients{index}"
+    return f"Checking dataset {dataset.name}: {len(dataset.cases)} cases of {len(dataset.patients)} patients{index}"
 
 
 def folder_name(name: str) -> str:
@@ -95,6 +95,7 @@ def check_settings(settings: TrainConfig) -> CheckSettings:
         missing_modality=missing.modality,
         missing_voxels=missing.voxels,
         missing_target=missing.target,
+        allow_outside=settings.data.allow_outside,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.commands.check import WORKERS, make_console
 from pipeline.config.compose import Composed
-from pipeline.config.schema import ImportConfig
+from pipeline.config.schema_dicom import ImportConfig
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,129 +9,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Node = dict[str, Any]
-Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(s|m|h|d)$")]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Percent = Annotated[float, Field(gt=0, lt=100)]
-Count = Annotated[int, Field(ge=1)]
-Sizes = list[Count]
-Range = tuple[float, float]
-Beta = Annotated[float, Field(gt=0, lt=1)]
-ClassWeights = dict[str | int, Annotated[float, Field(ge=0)]]
-
-
-class Section(BaseModel):
-    """A mapping that accepts its own keys and no others."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-
-class Phantom(Section):
-    """The generated data set: see ``pipeline.data.phantom.PhantomSettings`` for the meaning of each value."""
-
-    seed: Annotated[int, Field(ge=0)]
-    patients: Count
-    second_scan_rate: Fraction
-    tumour_free_rate: Fraction
-    tumours_per_patient: tuple[int, int]
-    tumour_diameter_mm: Range
-    tumour_hu: Range
-    chest_half_width_mm: Range
-    chest_half_depth_mm: Range
-    lung_height_mm: Range
-    fat_mm: Range
-    growth: Range
-    orientations: list[str]
-    spacing_mm: Range
-    slice_mm: Range
-    width_mm: Range
-    depth_mm: Range
-    height_mm: Range
-    tilt_deg: float
-    shift_mm: float
-    lung_hu: Range
-    blood_hu: Range
-    blur_voxels: Range
-    noise_hu: Range
-    noise_correlation_voxels: float
-    offset_hu: Range
-
-
-class Bids(Section):
-    """Which files of a BIDS folder are images, and where their masks and targets are."""
-
-    datatype: str
-    suffix: str | list[str]
-    entities: dict[str, str | int] | None
-    extension: str | None
-    derivative: str | None
-    mask: dict[str, str | int | None] | None
-    site: str | None
-    target: str | None
-
-
-class Missing(Section):
-    """What to do about what a case lacks."""
-
-    modality: Literal["error", "drop", "zeros", "mean"]
-    voxels: Literal["error", "fill", "interpolate"]
-    target: Literal["error", "drop", "impute"]
-
-
-ImageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]  # becomes part of a file name
-
-
-class Dicom(Section):
-    """Which series become which images: see ``pipeline.data.dicom.DicomSettings``."""
-
-    modalities: Annotated[list[ImageName] | dict[ImageName, str] | None, Field(min_length=1)]
-    group: Literal["study", "patient"]
-    rois: Annotated[dict[str, list[str]] | None, Field(min_length=1)]
-    absent: Literal["background", "unannotated"]
-    tolerance: Annotated[float, Field(gt=0, lt=0.5)]  # of a voxel
-    max_voxels: Count
-    keep_ids: bool
-    salt: str | None
-
-
-class Data(Section):
-    """Where the images are and what their labels mean."""
-
-    format: Literal[
-        "decathlon", "nnunet", "table", "files", "class_folders", "bids", "medmnist", "dicom", "phantom_lung"
-    ]
-    name: str
-    root: str | None
-    spatial_dims: Literal[2, 3] | None
-    labels: dict[int, str] | None
-    regions: dict[str, list[int]] | None
-    ignore: int | None
-    targets: list[str] | None
-    target_names: dict[str | int, str] | None
-    missing: Missing
-    patient_pattern: str | None
-    # files
-    images: dict[str, str] | None
-    mask: str | None
-    # decathlon
-    task: str | None
-    download: bool
-    # table
-    table: str | None
-    columns: dict[str, str | None] | None
-    keep: dict[str, Any] | None
-    allow_outside: bool
-    # medmnist
-    npz: str | None
-    splits: list[str] | None
-    # phantom_lung
-    phantom: Phantom | None
-    # dicom
-    dicom: Dicom | None
-    # bids
-    bids: Bids | None
+from pipeline.config.schema_data import Data
+from pipeline.config.schema_dicom import ImportConfig
+from pipeline.config.schema_types import (
+    Beta,
+    ClassWeights,
+    Count,
+    Duration,
+    Fraction,
+    Node,
+    Percent,
+    Section,
+    Sizes,
+)
 
 
 class Store(Section):
@@ -347,16 +239,6 @@ class PredictConfig(Section):
     batch: Count
     drift: Drift
     tracking: Tracking
-    trust: list[str]
-
-
-class ImportConfig(Dicom):
-    """``python -m pipeline import``."""
-
-    source: str
-    output: str
-    labels: dict[int, str] | None
-    workers: Count | None
     trust: list[str]
 
 

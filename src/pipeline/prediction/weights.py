@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if recorded.is_file() and recorded.read_text(encoding="ascii").split()[:1] != [file_sha256(path)]:
         raise UserError(f"{path}: its sha256 is not the recorded one, the file was changed or damaged")
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise UserError(f"{path}: not a checkpoint that can be loaded safely: {reason}") from error
+        raise UserError(f"{path}: {_reason(error)}", "use a checkpoint that this pipeline wrote") from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise UserError(f"{path}: holds no weights (state_dict), it is not a checkpoint of this pipeline")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Why a checkpoint was refused, without torch's advice to load it all the same."""
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError):
+        named = re.search(r"GLOBAL ([\w.]+)", text)
+        holds = f"the object {named.group(1)}" if named else "more than tensors and plain values"
+        return f"unsafe, not loaded: its pickle holds {holds}, which could run code (weights_only)"
+    first = text.splitlines()[0].split(". ")[0] if text else repr(error)
+    return f"not a checkpoint that can be read, truncated or corrupt: {first}"
 
 
 def network_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -50,15 +50,16 @@ def affine_nearest(label: Tensor, matrix: Matrix, padding: str = BORDER) -> Tens
         index: Tensor | None = None
         inside: Tensor | None = None
         for place, extent in zip(_coordinates(matrix, size, first, last, label.device), size, strict=True):
-            nearest = place.round_().to(torch.int32)
+            nearest = place.round().to(torch.int32)
             if padding == ZEROS:
                 within = (nearest >= 0) & (nearest < extent)
                 inside = within if inside is None else inside & within
             nearest.clamp_(0, extent - 1)
-            index = nearest if index is None else index.mul_(extent).add_(nearest)
+            index = nearest if index is None else index * extent + nearest
         assert index is not None
+        slab = (last - first, *size[1:])
         for channel, values in enumerate(source):
-            part = values.index_select(0, index.view(-1)).view(index.shape)
+            part = values.index_select(0, index.expand(slab).reshape(-1)).view(slab)
             result[channel, first:last] = part if inside is None else part * inside
     return result
 
@@ -92,13 +93,13 @@ def _slices(image: Tensor, matrix: Matrix, axis: int, padding: str) -> Tensor:
 
 def _plane(image: Tensor, matrix: Matrix, padding: str) -> Tensor:
     size = image.shape[1:]
-    grid = _grid(_coordinates(matrix, size, 0, size[0], image.device), size)
+    grid = _grid(_coordinates(matrix, size, 0, size[0], image.device), size, size)
     return functional.grid_sample(image[None], grid[None], padding_mode=padding, align_corners=False)[0]
 
 
 def _volume(image: Tensor, matrix: Matrix, padding: str) -> Tensor:
     size = image.shape[1:]
-    grid = _grid(_coordinates(matrix, size, 0, size[0], image.device), size)
+    grid = _grid(_coordinates(matrix, size, 0, size[0], image.device), size, size)
     return functional.grid_sample(image[None], grid[None], padding_mode=padding, align_corners=False)[0]
 
 
@@ -115,16 +116,15 @@ def _volume_on_cpu(image: Tensor, matrix: Matrix, padding: str) -> Tensor:
     for first, last in _slabs(size):
         z, y, x = _coordinates(matrix, size, first, last, image.device)
         covered = _coverage((z, y, x), size) if padding == ZEROS else None
-        y.clamp_(0, height - 1)
-        slice_before = z.clamp_(0, depth - 1).floor().clamp_(max=depth - 2)
-        after = z.sub_(slice_before)
-        grid = _grid((y.add_(slice_before.mul_(height)), x), (rows, width))
+        z = z.clamp(0, depth - 1)
+        slice_before = z.floor().clamp_(max=depth - 2)
+        grid = _grid((y.clamp(0, height - 1) + slice_before * height, x), (rows, width), (last - first, height, width))
         for channel in range(channels):
             pair = image[channel].as_strided((1, 2, rows, width), (0, plane, width, 1))
             both = functional.grid_sample(
                 pair.expand(last - first, -1, -1, -1), grid, padding_mode=BORDER, align_corners=False
             )
-            part = torch.lerp(both[:, 0], both[:, 1], after)
+            part = torch.lerp(both[:, 0], both[:, 1], z - slice_before)
             result[channel, first:last] = part if covered is None else part.mul_(covered)
     return result
 
@@ -134,7 +134,7 @@ def _coverage(places: Sequence[Tensor], size: Sequence[int]) -> Tensor:
     parts = [(1 + p).clamp_(0, 1).mul_((n - p).clamp_(0, 1)) for p, n in zip(places, size, strict=True)]
     covered = parts[0]
     for part in parts[1:]:
-        covered.mul_(part)
+        covered = covered * part
     return covered
 
 
@@ -144,23 +144,29 @@ def _slabs(size: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _coordinates(matrix: Matrix, size: Sequence[int], first: int, last: int, device: torch.device) -> list[Tensor]:
-    """Input voxel index per axis of the output voxels ``first`` to ``last`` of the first axis, each (*slab)."""
+    """Input voxel index per axis of the output voxels ``first`` to ``last`` of the first axis.
+
+    Each broadcasts to the slab: it has one element along an axis that does not matter to it.
+    """
     dims = len(size)
     axes = [torch.arange(first, last, dtype=torch.float32, device=device)]
     axes += [torch.arange(extent, dtype=torch.float32, device=device) for extent in size[1:]]
     axes = [axis.view(-1, *[1] * (dims - 1 - i)) for i, axis in enumerate(axes)]
     places = []
     for row in matrix.tolist():
-        place = axes[-1] * row[-2] + row[-1]
+        place = axes[-1] * row[-2] + row[-1] if row[-2] else axes[-1].new_full([1] * dims, row[-1])
         for axis, factor in reversed(list(zip(axes[:-1], row[:-2], strict=True))):
-            place = axis * factor + place
+            place = axis * factor + place if factor else place
         places.append(place)
     return places
 
 
-def _grid(places: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-    """Voxel indices as ``grid_sample`` wants them: last axis first, each from -1 to 1 between the outer faces."""
-    grid = places[0].new_empty((*places[0].shape, len(size)))
+def _grid(places: Sequence[Tensor], size: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Indices of voxels of an image of ``size`` as ``grid_sample`` wants them, (*shape, dims).
+
+    Last axis first, each from -1 to 1 between the outer faces.
+    """
+    grid = places[0].new_empty((*shape, len(size)))
     for channel, (place, extent) in enumerate(zip(reversed(places), reversed(size), strict=True)):
-        torch.add(place * (2 / extent), 1 / extent - 1, out=grid[..., channel])
+        grid[..., channel] = place * (2 / extent) + (1 / extent - 1)
     return grid

@@ -103,6 +103,10 @@ def _outlines(scan: Scan, used: set[str]) -> tuple[dict[str, list[Instance]], li
     outlines: dict[str, list[Instance]] = {}
     faults = []
     for mask in scan.masks:
+        if not mask.names:
+            said = "lists no ROIs or segments: it is empty, or truncated"
+            faults.append(Fault(mask.series, str(mask.path), said, "export it again, or leave it out"))
+            continue
         found = [uid for uid in mask.series_referred if uid in scan.series]
         found = found or list(dict.fromkeys(by_image[uid] for uid in mask.images_referred if uid in by_image))
         if not found and not mask.series_referred and mask.frame_of_reference:
@@ -113,7 +117,7 @@ def _outlines(scan: Scan, used: set[str]) -> tuple[dict[str, list[Instance]], li
             if not mask.series_referred:
                 said = "does not say which of the series it outlines"
             remedy = "add the images it was drawn on, or leave it out"
-            faults.append(Fault(mask.series or "unknown", str(mask.path), said, remedy))
+            faults.append(Fault(mask.series, str(mask.path), said, remedy))
             continue
         chosen = [uid for uid in found if uid in used] or found
         outlines.setdefault(chosen[0], []).append(mask)

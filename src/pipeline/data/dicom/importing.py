@@ -15,7 +15,7 @@ from pipeline.data.dicom.records import LOCK, Records, key_of, locked
 from pipeline.data.dicom.roi_classes import choose_classes
 from pipeline.data.dicom.scan import list_files, scan
 from pipeline.data.dicom.settings import CASE, DicomSettings
-from pipeline.data.dicom.write import write_csv
+from pipeline.data.dicom.write import sweep, write_csv
 from pipeline.errors import UserError
 from pipeline.json_file import write_json
 
@@ -59,6 +59,8 @@ def import_dicom(
     settings = settings or DicomSettings()
     _require_folder_for_us(source, output)
     with locked(output):
+        for folder in (output, output / "images", output / "labels"):
+            sweep(folder)
         return _import(source, output, settings, labels, workers, report or (lambda what, done, total: None))
 
 
@@ -79,6 +81,10 @@ def _import(
         [mask for plan in plans for mask in plan.masks], labels, settings.rois
     )
     result.notes += said
+    unlistable = [name for name in result.values if set(name) & set(";|,")]
+    if settings.absent == "unannotated" and unlistable:
+        said_so = f"class {unlistable[0]} cannot stand in the list labels_present: it holds one of ; | ,"
+        raise UserError(said_so, "give it another name with rois={NAME: [PATTERN]}")
     records = Records(output)
     keys = {plan.case_id: key_of(plan, classes, result.values, settings) for plan in plans}
     left: list[CasePlan] = []

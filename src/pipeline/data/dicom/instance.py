@@ -110,8 +110,9 @@ def _instance(path: Path, size: int, modified: int) -> Instance | None:
     sop_class = reader.text("SOPClassUID") or str(header.file_meta.get("MediaStorageSOPClassUID", ""))
     if sop_class == DICOMDIR:
         return None
-    if not sop_class:
-        raise ValueError("begins as DICOM and has no SOPClassUID: truncated, or no DICOM")
+    known = UID(sop_class).name != sop_class
+    if not sop_class or not (known or reader.text("SeriesInstanceUID")):
+        raise ValueError("begins as DICOM and does not say what it is (SOPClassUID): truncated, or no DICOM")
     kind: Kind = "other"
     if sop_class == RTSTRUCT:
         kind = "rtstruct"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 AGAIN = "copy or export the series again, whole"
+UNDEFINED = 0xFFFFFFFF  # length of an element that ends with a delimiter
 RESCALE = 0x00281052, 0x00281053, 0x00281054, 0x00283000  # intercept, slope, type, modality look-up table
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # pixels as they are
@@ -109,11 +110,23 @@ def read_dataset(path: Path) -> Dataset:
                 implicit, little = dataset.original_encoding
                 explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
                 dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+            _require_whole(path, dataset)
+        except DicomError:
+            raise
         except OSError as error:
             raise DicomError(path, f"cannot be read: {error.strerror or error}", AGAIN) from None
         except Exception as error:  # whatever a broken file makes the parser do
             raise DicomError(path, f"is damaged ({type(error).__name__}: {error})", AGAIN) from None
     return dataset
+
+
+def _require_whole(path: Path, dataset: Dataset) -> None:
+    """Raise DicomError where a value is shorter than its length says: pydicom takes what is there."""
+    for tag in list(dataset.keys()):  # iterating over the data set itself would parse the values
+        element = dataset.get_item(tag)
+        value, length = getattr(element, "value", None), getattr(element, "length", None)
+        if isinstance(value, bytes) and length not in (None, UNDEFINED) and len(value) < length:
+            raise DicomError(path, f"truncated: element {tag} ends early", AGAIN)
 
 
 def decode(path: Path, frames: Sequence[int], dataset: Dataset | None = None) -> Iterator[tuple[int, np.ndarray]]:

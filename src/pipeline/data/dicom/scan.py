@@ -83,13 +83,13 @@ def read_headers(files: Sequence[Path]) -> tuple[list[Instance], list[Fault], in
 
 
 def _sort(found: Scan, instance: Instance) -> None:
-    if instance.kind == "other":
+    if not instance.series:
+        said = "has no SeriesInstanceUID: nothing tells what it belongs to (truncated?)"
+        found.faults.append(Fault("unknown", str(instance.path), said, "copy or export it again"))
+    elif instance.kind == "other":
         found.passed_over[f"{instance.modality or 'other'} objects without images"] += 1
     elif instance.kind != "image":
         found.masks.append(instance)
-    elif not instance.series:
-        remedy = "export the series again; nothing tells which images belong together"
-        found.faults.append(Fault("unknown", str(instance.path), "has no SeriesInstanceUID", remedy))
     else:
         found.series.setdefault(instance.series, []).append(instance)
 

@@ -34,10 +34,14 @@ class StructureSet:
             try:
                 self.frames = _frames_of_reference(dataset)
                 self.rois = _rois(dataset)
+                if "ROIContourSequence" not in dataset:
+                    raise DicomError(path, "has ROIs and no ROIContourSequence: it is truncated", "export it again")
                 self.contours = {
                     int(item.ReferencedROINumber): list(item.get("ContourSequence") or ())
                     for item in dataset.get("ROIContourSequence") or ()
                 }
+            except DicomError:
+                raise
             except Exception as error:  # whatever a broken file makes the parser do
                 raise DicomError(path, f"its ROIs cannot be read ({error})", "export it again") from None
 

@@ -38,6 +38,12 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, st
         file.write(text.getvalue().encode("utf-8", "replace"))
 
 
+def sweep(folder: Path) -> None:
+    """Delete what an import that was killed left half written."""
+    for path in folder.glob(".*.partial"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def _partial(path: Path) -> Iterator[io.BufferedWriter]:
     """A file under a name of its own that takes its place when it is whole and on the disk."""

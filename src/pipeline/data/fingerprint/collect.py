@@ -17,6 +17,13 @@ from pipeline.data.parallel import in_order
 MEASURE_VERSION = 1
 """Raised whenever a measurement of the same files would say something else."""
 
+AXES = {  # by spatial dimensions and whether voxels have a size in mm
+    (2, False): ("row", "column"),
+    (2, True): ("x", "y"),
+    (3, False): ("x", "y", "z"),
+    (3, True): ("R", "A", "S"),
+}
+
 
 def fingerprint_dataset(
     dataset: Dataset,
@@ -72,14 +79,13 @@ def summed_up(
     """The fingerprint of cases that are measured."""
     in_mm = any(grid.in_mm for _, case in measured for grid in case.grids.values())
     sites = sorted({case.site for case, _ in measured if case.site is not None})
-    planes = ("x", "y") if in_mm else ("row", "column")
     return Fingerprint(
         version=VERSION,
         name=dataset.name,
         task=dataset.task,
         spatial_dims=2 if dataset.spatial_dims == 2 else 3,
         unit="mm" if in_mm else "px",
-        axes=planes if dataset.spatial_dims == 2 else ("R", "A", "S"),
+        axes=AXES[2 if dataset.spatial_dims == 2 else 3, in_mm],
         data_hash=data_hash,
         settings=settings,
         overall=summarise_group(dataset, measured, settings),

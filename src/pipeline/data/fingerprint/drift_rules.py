@@ -67,7 +67,7 @@ def compare_grids(
         extent = training.size[place] if unit == "mm" else training.shape[place]
         limits = Limits.by_factor(extent, settings, settings.size_factor)
         values = [(file, grid.size[place] if unit == "mm" else float(grid.shape[place])) for file, grid in found]
-        name = f"size along {axis}" if unit == "mm" else f"size in {axis}s"
+        name = f"size in {axis}s" if axis in ("row", "column") else f"size along {axis}"
         yield from outside("size", modality, name, f" {unit}", values, limits, settings)
 
 

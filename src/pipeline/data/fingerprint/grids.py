@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from pipeline.data.case import FileSource, Source
-from pipeline.data.image_io import RASTER, Image, suffix_of
+from pipeline.data.image_io import ITK, NIFTI, Image, suffix_of
 from pipeline.data.image_io.image import spacing_of
 
 SAME_MM = 1e-3  # rounding of an affine, not a shift
@@ -28,8 +28,8 @@ class VoxelGrid:
 
     @classmethod
     def of(cls, source: Source, image: Image) -> VoxelGrid:
-        """The grid of an image; pictures and arrays know no millimetres."""
-        sized = isinstance(source, FileSource) and suffix_of(source.path) not in RASTER
+        """The grid of an image; pictures and arrays know no millimetres unless their affine says so."""
+        sized = isinstance(source, FileSource) and suffix_of(source.path) in (*NIFTI, *ITK)
         shape = tuple(int(size) for size in image.array.shape[1:])
         return cls(shape, image.affine, sized or not np.array_equal(image.affine, np.eye(4)))
 

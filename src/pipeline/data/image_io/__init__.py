@@ -100,11 +100,12 @@ def read_mask(source: Source) -> Image:
 
 
 def read_blocks(
-    source: Source, *, mask: bool = False, digest: Digest | None = None
+    source: Source, *, mask: bool = False, digest: Digest | None = None, doubts: list[str] | None = None
 ) -> tuple[Header, Iterator[np.ndarray]]:
     """Header and voxels in pieces: flat blocks of a NIfTI file in storage order, one (C, *spatial) array otherwise.
 
-    ``digest`` is fed with the bytes of the file. Exhausting the iterator proves the file readable to its end.
+    ``digest`` is fed with the bytes of the file; to ``doubts`` is added what is odd behind the voxels. Exhausting the
+    iterator proves the file readable to its end.
     """
     if isinstance(source, ArraySource):
         array = arrays.read_array(source.path, source.key)
@@ -113,7 +114,7 @@ def read_blocks(
     path = source.path
     suffix = suffix_of(path)
     if suffix in NIFTI:
-        return nifti.read_blocks(path, digest)
+        return nifti.read_blocks(path, digest, doubts)
     if digest is not None:
         for part in files_of(path):
             require_regular(part)

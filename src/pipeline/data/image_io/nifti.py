@@ -32,36 +32,47 @@ def read_header(path: Path) -> Header:
         return _parse(path, size, _take(stream, HEADER, b""))[0]
 
 
-def read_blocks(path: Path, digest: Digest | None = None) -> tuple[Header, Iterator[np.ndarray]]:
+def read_blocks(
+    path: Path, digest: Digest | None = None, doubts: list[str] | None = None
+) -> tuple[Header, Iterator[np.ndarray]]:
     """Header, and all voxels in file order (first axis fastest, channels slowest) as flat arrays.
 
     Exhausting the iterator proves the file whole: checksum and length are verified. ``digest`` is fed with the
-    bytes of the file. Raises ImageError.
+    bytes of the file; to ``doubts`` is added what turns out to be odd behind the voxels. Raises ImageError.
     """
+    doubts = [] if doubts is None else doubts
     size = require_regular(path)
-    stream = _bytes(path, digest)
+    stream = _bytes(path, digest, doubts=doubts)
     start = _take(stream, HEADER, b"")
     header, stored, offset, slope, inter = _parse(path, size, start)
-    return header, _voxels(path, stream, start, header, stored, offset, slope, inter)
+    return header, _voxels(path, stream, start, header, stored, offset, slope, inter, doubts)
 
 
-def _bytes(path: Path, digest: Digest | None, read: int = READ, limit: int = BLOCK) -> Generator[bytes, None, None]:
+def _bytes(
+    path: Path, digest: Digest | None, read: int = READ, limit: int = BLOCK, doubts: list[str] | None = None
+) -> Generator[bytes, None, None]:
     """The decompressed bytes of a file, block by block; raises ImageError when it is damaged."""
     with path.open("rb") as file:
         gzipped = file.read(2) == GZIP
         file.seek(0)
         inflate = zlib.decompressobj(31)
+        foreign = False  # something else follows the last member
         while data := file.read(read):
             if digest is not None:
                 digest.update(data)
             if not gzipped:
                 yield data
                 continue
-            more = True
+            more = not foreign
             while more:
                 if inflate.eof:  # a further member of the same gzip file, or padding
                     data = data.lstrip(b"\0")
                     if not data:
+                        break
+                    if not GZIP.startswith(data[:2]):
+                        foreign = True
+                        if doubts is not None:
+                            doubts.append("bytes that are not gzip follow its end; they are ignored")
                         break
                     inflate = zlib.decompressobj(31)
                 try:
@@ -119,7 +130,9 @@ def _parse(path: Path, file_size: int, start: bytes) -> tuple[Header, np.dtype[n
         raise ImageError(path, f"data type {name} is no single number per voxel", "convert it to numbers")
 
     slope, inter = float(raw["scl_slope"]), float(raw["scl_inter"])
-    if slope == 0 or not np.isfinite(slope):
+    if np.isinf(slope):
+        raise ImageError(path, f"intensity slope scl_slope is {slope}, not a finite number")
+    if slope == 0 or np.isnan(slope):
         slope, inter = 1.0, 0.0
     if not np.isfinite(inter):
         raise ImageError(path, f"intensity offset scl_inter is {inter}, not a finite number")
@@ -195,10 +208,11 @@ def _voxels(
     offset: int,
     slope: float,
     inter: float,
+    doubts: list[str],
 ) -> Iterator[np.ndarray]:
-    left = header.channels * int(np.prod(header.shape)) * stored.itemsize
+    left = whole = header.channels * int(np.prod(header.shape)) * stored.itemsize
     rest = _take(stream, offset, held)[offset:]
-    trailing = 0
+    trailing, foreign = 0, False
     while True:
         usable_bytes = min(len(rest), left) // stored.itemsize * stored.itemsize
         if usable_bytes:
@@ -209,6 +223,7 @@ def _voxels(
             yield block
         rest = rest[usable_bytes:]
         if left == 0:
+            foreign = foreign or bool(rest.strip(b"\0"))
             trailing += len(rest)
             rest = b""
             if trailing > TRAILING:
@@ -219,3 +234,6 @@ def _voxels(
         rest = rest + following if rest else following
     if left:
         raise ImageError(path, f"truncated: {left:,} bytes of voxels fewer than the header's size expects", AGAIN)
+    slice_bytes = whole // (header.channels * header.shape[-1])
+    if foreign or (trailing and trailing % slice_bytes == 0):
+        doubts.append(f"{trailing:,} bytes follow the voxels that the header declares: is its size right?")

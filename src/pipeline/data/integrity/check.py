@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.data.case import Case, Dataset
-from pipeline.data.image_io.image import spacing_of
 from pipeline.data.integrity.memory import Memory
 from pipeline.data.integrity.reading import Job, Reading, read_case
 from pipeline.data.integrity.result import CaseRecord, CheckResult, CheckSettings, Fault
 from pipeline.data.integrity.rules import RULES
 from pipeline.data.integrity.rules.duplicates import alike, duplicates
-from pipeline.data.integrity.view import View, affine_of, foreground_voxels
+from pipeline.data.integrity.view import View, foreground_voxels, voxel_size
 
 AHEAD = 4  # jobs submitted per worker: enough to keep it busy, few enough to stop soon
 
@@ -147,7 +146,7 @@ def _record(view: View, case: Case) -> CaseRecord | None:
     return CaseRecord(
         case_id=case.case_id,
         shape=images[0].shape,
-        spacing=spacing_of(affine_of(images[0]), len(images[0].shape)),
+        spacing=voxel_size(images[0]),
         intensity=(min(reading.minimum for reading in images), max(reading.maximum for reading in images)),
         sha256={view.shown(source): reading.content or reading.sha256 for source, _, reading in found},
         class_voxels=foreground_voxels(view, mask) if mask is not None else {},

@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.data.case import ArraySource, FileSource, Source
 from pipeline.data.image_io import Header, ImageError, read_blocks
 from pipeline.data.image_io.arrays import header_of, read_array
+from pipeline.data.image_io.checksums import verify
 from pipeline.data.integrity.lattice import fit_of
 
 READING_VERSION = 2
@@ -113,14 +114,16 @@ def read_job(job: Job) -> tuple[list[Reading], np.ndarray | None]:
 def _read_file(path: Path, role: Role) -> tuple[list[Reading], np.ndarray | None]:
     from pipeline.data.integrity.summary import Summary
 
-    digest = hashlib.sha256()
-    header, blocks = read_blocks(FileSource(path), mask=role == "mask", digest=digest)
+    digest, doubts = hashlib.sha256(), list[str]()
+    header, blocks = read_blocks(FileSource(path), mask=role == "mask", digest=digest, doubts=doubts)
     summary: Summary | None = None
     for block, shape in _in_storage_order(header, blocks):
         summary = summary or Summary(header, role == "mask", shape)
         summary.add(block)
     assert summary is not None  # no image has no voxel
-    reading = summary.reading(digest.hexdigest())
+    # what a decoder makes up for pixels that are absent is black
+    doubts += verify(path, count=header.spatial_dims == 2 and not summary.last_row().any())
+    reading = replace(summary.reading(digest.hexdigest()), doubts=(*header.doubts, *doubts))
     return [reading], summary.lattice() if header.channels == 1 else None
 
 

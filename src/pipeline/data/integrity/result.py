@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pipeline.data.case import Dataset
@@ -158,7 +158,12 @@ class CheckResult:
             "cases": len(self.records),
             "data_hash": self.data_hash,
             "seconds": round(self.seconds, 3),
-            "faults": [asdict(fault) for fault in self.faults],
+            "faults": [_fields(fault) for fault in self.faults],
             "duplicates": [list(group) for group in self.duplicates],
-            "records": [asdict(record) for record in self.records.values()],
+            "records": [_fields(record) for record in self.records.values()],
         }
+
+
+def _fields(found: Fault | CaseRecord) -> dict[str, Any]:
+    """As dataclasses.asdict, without its deep copies."""
+    return {field.name: getattr(found, field.name) for field in fields(found)}

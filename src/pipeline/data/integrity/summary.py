@@ -111,6 +111,11 @@ class Summary:
             for offset in np.flatnonzero(table).tolist():
                 self.values[first + offset] += int(table[offset])
 
+    def last_row(self) -> np.ndarray:
+        """The last voxels on the lattice along the slowest axis of an image."""
+        row: np.ndarray = self.lattice()[:, -1]
+        return row
+
     def lattice(self) -> np.ndarray:
         """The voxels on the lattice, axes in the order in which they came."""
         return self.sample.reshape(self.shape)

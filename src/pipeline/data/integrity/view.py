@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.data.case import Case, Dataset, FileSource, Source
+from pipeline.data.image_io.image import spacing_of
 from pipeline.data.integrity.reading import Job, Reading, Role, reading_of
 from pipeline.data.integrity.result import CheckSettings, Fault, Severity
 
@@ -88,14 +90,12 @@ class View:
 
     def relative(self, path: Path) -> str:
         """A path relative to the root where it lies inside."""
-        if path not in self._relative:
-            inside = path.is_relative_to(self.dataset.root)
-            self._relative[path] = str(path.relative_to(self.dataset.root) if inside else path)
-        return self._relative[path]
+        name = str(path)
+        return name[len(self._inside) :] if name.startswith(self._inside) else name
 
     @cached_property
-    def _relative(self) -> dict[Path, str]:
-        return {}
+    def _inside(self) -> str:
+        return str(self.dataset.root).rstrip("/\\") + os.sep
 
     @property
     def index(self) -> str:
@@ -114,6 +114,16 @@ class View:
 def affine_of(reading: Reading) -> np.ndarray:
     """The affine of a reading, (4, 4)."""
     return np.array(reading.affine).reshape(4, 4)
+
+
+@lru_cache(maxsize=4096)
+def _spacing(affine: tuple[float, ...], dims: int) -> tuple[float, ...]:
+    return spacing_of(np.array(affine).reshape(4, 4), dims)
+
+
+def voxel_size(reading: Reading) -> tuple[float, ...]:
+    """Size of a voxel along each axis, in mm."""
+    return _spacing(reading.affine, len(reading.shape))
 
 
 def foreground_voxels(view: View, reading: Reading) -> dict[str, int]:

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 EVERYWHERE = ("format", "regions", "ignore", "missing")  # keys that hold for every format and are settled here
-CHECKED = ("allow_outside",)  # keys that readers may use, and that the check of every format looks at
+CHECKED = ("allow_outside",)  # keys that the integrity check reads whatever the format
 
 FORMATS: Mapping[str, Callable[..., Dataset]] = {
     "bids": read_bids,

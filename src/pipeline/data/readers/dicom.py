@@ -62,6 +62,8 @@ def read_dicom(
         cases = None if report is None else _cases_only(report)
         result = import_dicom(folder, store, settings, labels=values, workers=workers, report=cases)
         raise_all([fault.error() for fault in result.faults])
+        if not any("label" in case.row for case in result.cases):
+            raise UserError(f"{folder}: none of its {len(result.cases)} series is outlined by an RTSTRUCT or SEG")
         notes = tuple(result.notes)
         write_json(store / FINISHED, {"notes": list(notes)})
     index = store / TABLE

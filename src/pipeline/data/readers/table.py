@@ -157,11 +157,12 @@ class _RowReader:
         if fold is not None and not fold.isdecimal():
             raise self._mistake(row, f"fold {fold!r} of case {case_id} is no whole number from 0")
         segmentation = self.task_kind == "segmentation"
+        label = self._source("label", row)  # a hostile path is refused whatever the task
         return Case(
             case_id,
             self.find_patient(patient),
             images,
-            self._source("label", row) if segmentation else None,
+            label if segmentation else None,
             columns.value("target", row) if not segmentation else None,
             columns.value("site", row),
             int(fold) if fold is not None else None,

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.data.case import Case, Source
-from pipeline.data.image_io.image import spacing_of
 from pipeline.data.integrity.picture import thumbnail
 from pipeline.data.integrity.reading import Reading
 from pipeline.data.integrity.result import Fault
-from pipeline.data.integrity.view import View, affine_of
+from pipeline.data.integrity.view import View, voxel_size
 
 FEWEST = 3  # images from which a median means something
 FIELD_MM = (1.0, 3000.0)  # extent of a volume that a scanner of patients can have
+NO_SPACE = tuple(np.eye(4).ravel().tolist())  # of pictures
 USUAL = 0.8  # share of the images that must agree before another one is unusual
 
 
@@ -27,10 +27,10 @@ def size(view: View) -> Iterator[Fault]:
         groups: dict[int, list[tuple[Case, Source, Reading]]] = defaultdict(list)
         for item in placed:
             groups[len(item[2].shape)].append(item)
-        for dims, group in groups.items():
-            spacings = np.sort([spacing_of(affine_of(reading), dims) for _, _, reading in group], axis=1)
-            extents = np.array([reading.shape for _, _, reading in group]) * 1.0
-            extents = np.sort(extents * [spacing_of(affine_of(reading), dims) for _, _, reading in group], axis=1)
+        for group in groups.values():
+            sizes = np.array([voxel_size(reading) for _, _, reading in group])
+            spacings = np.sort(sizes, axis=1)
+            extents = np.sort(sizes * [reading.shape for _, _, reading in group], axis=1)
             for what, unit, values in (("voxel size", "mm", spacings), ("extent", "mm", extents)):
                 median = np.median(values, axis=0)
                 apart = np.exp(np.abs(np.log(values / median))).max(axis=1)
@@ -43,9 +43,9 @@ def size(view: View) -> Iterator[Fault]:
                     remedy = "compare with the original scan: units, missing slices, another region"
                     yield view.fault("warning", case, source, fault, remedy, "size")
             for (case, source, reading), extent in zip(group, extents, strict=True):
-                if np.array_equal(affine_of(reading), np.eye(4)):  # no physical space
+                if FIELD_MM[0] <= extent.max() <= FIELD_MM[1]:
                     continue
-                if extent.max() < FIELD_MM[0] or extent.max() > FIELD_MM[1]:
+                if reading.affine != NO_SPACE:
                     fault = f"spacing gives an extent of {_listed(extent)} mm, which no patient has"
                     yield view.fault("warning", case, source, fault, "is its unit millimetres?", "extent")
 

@@ -1,0 +1,23 @@
+"""The types of values in YAML that several sections share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Node = dict[str, Any]
+Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(s|m|h|d)$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(gt=0, lt=100)]
+Count = Annotated[int, Field(ge=1)]
+Sizes = list[Count]
+Range = tuple[float, float]
+Beta = Annotated[float, Field(gt=0, lt=1)]
+ClassWeights = dict[str | int, Annotated[float, Field(ge=0)]]
+
+
+class Section(BaseModel):
+    """A mapping that accepts its own keys and no others."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
