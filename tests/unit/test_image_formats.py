@@ -16,7 +16,7 @@ import SimpleITK
 import tifffile
 from PIL import Image as Pillow
 
-from pipeline.data.case import FileSource
+from pipeline.data.case import Case, Dataset, FileSource
 from pipeline.data.image_io import (
     ImageError,
     files_of,
@@ -27,6 +27,7 @@ from pipeline.data.image_io import (
     read_mask,
     write_mask,
 )
+from pipeline.data.integrity import check_dataset
 from pipeline.data.labels import Labels
 
 LABELS = Labels({0: "background", 1: "lung", 700: "tumour"})
@@ -416,3 +417,48 @@ def test_masks_of_formats_that_cannot_hold_them(tmp_path: Path) -> None:
     like = FileSource(meta(tmp_path))
     write_mask(tmp_path / "m.mha", np.ones((7, 6, 5), np.uint8), LABELS, like)
     assert np.allclose(read_mask(FileSource(tmp_path / "m.mha")).affine, read_header(like).affine)
+
+
+def pair(path: Path, image: np.ndarray | None, other: str = "label") -> Case:
+    mask = np.zeros((6, 6, 6), np.uint8)
+    mask[1:3] = 1
+    np.savez(path, image=mask + 3 if image is None else image, **{other: mask}, spacing=[1, 1, 1])
+    return Case(path.stem, path.stem, {"image": FileSource(path)}, FileSource(path))
+
+
+def dataset_of(root: Path, cases: list[Case]) -> Dataset:
+    labels = Labels({1: "lung"})
+    return Dataset("x", root, "segmentation", tuple(cases), ("image",), labels, (), 3)
+
+
+def test_one_npz_may_be_image_and_mask(tmp_path: Path) -> None:
+    cases = [
+        pair(tmp_path / f"{name}.npz", np.random.default_rng(seed).random((6, 6, 6)))
+        for seed, name in enumerate(["a", "b", "c", "d", "e"])
+    ]
+    assert not check_dataset(dataset_of(tmp_path, cases)).errors
+    np.save(tmp_path / "f.npy", np.ones((6, 6, 6), np.uint8))
+    both = FileSource(tmp_path / "f.npy")
+    result = check_dataset(dataset_of(tmp_path, [*cases, Case("f", "f", {"image": both}, both)]))
+    assert {fault.rule for fault in result.errors if fault.case_id == "f"} >= {"label_is_image"}
+
+
+def test_a_changed_file_of_voxels_is_read_again(tmp_path: Path) -> None:
+    cases = []
+    for seed in range(5):
+        array = np.random.default_rng(seed).integers(0, 99, (6, 6, 6)).astype(np.int16)
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), str(tmp_path / f"{seed}.mhd"))
+        mask = np.zeros((6, 6, 6), np.uint8)
+        mask[1 : seed + 2] = 1
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(mask), str(tmp_path / f"{seed}_mask.mhd"))
+        sources = [FileSource(tmp_path / f"{seed}{end}.mhd") for end in ("", "_mask")]
+        cases.append(Case(str(seed), str(seed), {"image": sources[0]}, sources[1]))
+    dataset = dataset_of(tmp_path, cases)
+    first = check_dataset(dataset, cache=tmp_path / "cache")
+    assert not first.errors
+    assert check_dataset(dataset, cache=tmp_path / "cache").remembered == 10
+    raw = tmp_path / "3_mask.raw"
+    raw.write_bytes(bytes([9]) + raw.read_bytes()[1:])  # its header stays as it was
+    again = check_dataset(dataset, cache=tmp_path / "cache")
+    assert again.remembered == 9
+    assert [fault.file for fault in again.errors] == ["3_mask.mhd"]

@@ -66,6 +66,8 @@ def write(path: Path, array: np.ndarray, header: Header) -> None:
 
 def holds_image_and_label(path: Path) -> bool:
     """Whether one .npz holds an image and its mask under their names."""
+    if path.suffix.lower() != ".npz":
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             return {f"{key}.npy" for key in ROLE.values()} <= set(archive.namelist())

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from pipeline.data.image_io import ImageError
+from pipeline.data.image_io import ITK, ImageError, files_of
+from pipeline.data.image_io.detached import LONGEST
 from pipeline.data.image_io.image import require_regular
 from pipeline.data.integrity.reading import READING_VERSION, Job, Reading
 
@@ -122,11 +123,14 @@ def _suffixes(path: str) -> str:
 
 
 def _state(path: Path) -> list[int] | None:
+    """Size and times of change of a file and of what belongs to it; None where it is not there."""
     try:
-        status = path.stat()
-    except OSError:
+        states = [path.stat()]
+        if states[0].st_size <= LONGEST and path.name.lower().endswith(ITK):  # a header without its voxels
+            states += [part.stat() for part in files_of(path)[1:]]
+    except (ImageError, OSError):
         return None
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return [number for state in states for number in (state.st_size, state.st_mtime_ns, state.st_ctime_ns)]
 
 
 def _head(line: str) -> list[Any] | None:
@@ -135,7 +139,7 @@ def _head(line: str) -> list[Any] | None:
         version, state, sha256, name = json.loads(line[: line.index("\t")])
     except (ValueError, TypeError):
         return None
-    sound = version == READING_VERSION and isinstance(state, list) and len(state) == 3 and isinstance(name, str)
+    sound = version == READING_VERSION and isinstance(state, list) and len(state) in (3, 6) and isinstance(name, str)
     return [version, state, str(sha256), name] if sound and name.count("\0") >= 2 else None
 
 

@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from pipeline.data.case import Case, Source
+from pipeline.data.image_io.numpy_file import holds_image_and_label
 from pipeline.data.integrity.result import Fault
 from pipeline.data.integrity.view import View
 
@@ -71,12 +72,14 @@ def outside(view: View) -> Iterator[Fault]:
 
 
 def reused(view: View) -> Iterator[Fault]:
-    """One file serves as image and mask, or as the mask of several cases."""
+    """One file serves as image and mask (but for an .npz that holds both), or as the mask of several cases."""
     users: dict[Source, Case] = {}
     for case in view.dataset.cases:
         if case.label is None:
             continue
         if case.label in case.images.values():
+            if holds_image_and_label(case.label.path):
+                continue
             fault = "the label mask is the same file as the image"
             yield view.fault("error", case, case.label, fault, "name the mask's own file", "label_is_image")
         elif (mask := view.mask(case)) and mask.sha256 in {reading.sha256 for _, reading in view.images(case)}:
