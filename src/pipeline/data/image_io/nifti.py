@@ -9,19 +9,28 @@ import struct
 import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.data.image_io.image import Digest, Header, ImageError, require_plausible, require_regular
+from pipeline.data.image_io.image import (
+    Digest,
+    Header,
+    ImageError,
+    require_no_pointer,
+    require_plausible,
+    require_regular,
+)
+from pipeline.data.image_io.nifti_affine import affine_of, geometry
 
+VERSIONS = {struct.pack(order + "i", size): (size, order) for size in (348, 540) for order in "<>"}  # by first bytes
 HEADER = 540  # bytes of the longer of the two headers
 READ = 1 << 18  # bytes read from disk at once
 BLOCK = 1 << 20  # bytes decompressed at once: small enough for the processor's cache
 TRAILING = 1 << 26  # bytes tolerated behind the voxels
 GZIP = b"\x1f\x8b"
-TOLERANCE = 1e-3  # mm (or a fraction of a voxel); two forms of float32 never agree to the last digit
 AGAIN = "copy or download it again"
 
 
@@ -161,59 +170,30 @@ def _parse(file: _Opened, file_size: int, start: bytes) -> tuple[Header, np.dtyp
     offset = float(raw["vox_offset"])
     if not version <= offset < 2**31 or offset != int(offset):
         raise ImageError(path, f"offset of the voxels (vox_offset) is {offset:g}, not a place behind the header")
-    affine, doubts = _affine(path, raw)
-    header = Header(shape, affine, dtype, channels, tuple(doubts))
-    with path.open("rb") as file:
-        gzipped = file.read(2) == GZIP
+    affine, doubts, fault = affine_of(geometry(start, version), version)
+    if affine is None:
+        raise ImageError(path, fault, "write the header again with a valid affine in mm")
+    header = Header(shape, affine.copy(), dtype, channels, doubts)
     nbytes = header.nbytes // dtype.itemsize * stored.itemsize
-    require_plausible(path, nbytes + int(offset), file_size, gzipped)
+    require_plausible(path, nbytes + int(offset), file_size, file.gzipped)
     return header, stored, int(offset), slope, inter
 
 
-def _affine(path: Path, header: Any) -> tuple[np.ndarray, list[str]]:
-    """The affine in mm and what is doubtful about it; raises ImageError where no form is usable."""
-    pixdim = np.asarray(header["pixdim"], dtype=float)[1:4]
-    dims = min(int(header["dim"][0]), 3)
-    sform_set, qform_set = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
-    sform = np.asarray(header.get_sform(), dtype=float) if sform_set else None
-    spacing_valid = bool(np.isfinite(pixdim[:dims]).all() and (pixdim[:dims] > 0).all())
-    qform = None
-    if qform_set and spacing_valid:
-        try:
-            qform = np.asarray(header.get_qform(), dtype=float)
-        except Exception:  # a quaternion that is none
-            qform = None
-    doubts: list[str] = []
-    chosen = None
-    if sform is not None and usable(sform, dims):
-        chosen = sform
-        if qform is not None and usable(qform, dims):
-            apart = np.abs(sform - qform).max()
-            if apart > TOLERANCE:
-                doubts.append(f"sform and qform disagree by up to {apart:.3g} mm; the sform is used")
-    elif qform is not None and usable(qform, dims):
-        chosen = qform
-        if sform_set:
-            doubts.append("the sform is degenerate; the qform is used")
-    elif not sform_set and not qform_set and spacing_valid:
-        chosen = np.asarray(header.get_base_affine(), dtype=float)
-        doubts.append("no orientation (sform_code and qform_code are 0): left and right are unknown")
-    if chosen is None:
-        said = "sform is degenerate" if sform_set else f"spacing (pixdim) is {pixdim[:dims].tolist()}"
-        raise ImageError(path, f"no usable affine: {said}", "write the header again with a valid affine in mm")
-    unit = int(header["xyzt_units"]) & 7
-    if unit in (1, 3):
-        doubts.append(f"the header's unit is {'metre' if unit == 1 else 'micrometre'}; taken as mm")
-    return chosen, doubts
+@cache
+def _layout(version: int, order: str) -> np.dtype[np.void]:
+    import nibabel as nib
+
+    layout: Any = nib.nifti1.header_dtype if version == 348 else nib.nifti2.header_dtype
+    found: np.dtype[np.void] = layout.newbyteorder(order)
+    return found
 
 
-def usable(affine: np.ndarray, dims: int = 3) -> bool:
-    """Whether an affine is finite and maps voxel axes to independent directions."""
-    axes = affine[:3, :dims]
-    if not np.isfinite(affine).all():
-        return False
-    lengths = np.sqrt((axes**2).sum(axis=0))
-    return bool(lengths.min() > 0 and np.linalg.svd(axes / lengths, compute_uv=False)[-1] > 1e-3)
+@cache
+def _stored(code: int, order: str) -> np.dtype[np.generic] | None:
+    import nibabel as nib
+
+    codes: Any = nib.nifti1.data_type_codes
+    return np.dtype(codes.dtype[code]).newbyteorder(order) if code in codes.code else None
 
 
 def _voxels(
