@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.data.case import ArraySource, Source
 from pipeline.data.image_io import arrays, itk, nifti, numpy_file, raster, tiff
+from pipeline.data.image_io.checksums import verify_png, verify_volume
 from pipeline.data.image_io.detached import locate
 from pipeline.data.image_io.image import Digest, Header, Image, ImageError, require_memory, require_regular
 from pipeline.data.labels import Labels
@@ -104,8 +105,8 @@ def read_blocks(
 ) -> tuple[Header, Iterator[np.ndarray]]:
     """Header and voxels in pieces: flat blocks of a NIfTI file in storage order, one (C, *spatial) array otherwise.
 
-    ``digest`` is fed with the bytes of the file; to ``doubts`` is added what is odd behind the voxels. Exhausting the
-    iterator proves the file readable to its end.
+    ``digest`` is fed with the bytes of the file, whose own checksums are then verified too; to ``doubts`` is added what
+    is odd behind the voxels. Exhausting the iterator proves the file readable to its end.
     """
     if isinstance(source, ArraySource):
         array = arrays.read_array(source.path, source.key)
@@ -115,6 +116,15 @@ def read_blocks(
     suffix = suffix_of(path)
     if suffix in NIFTI:
         return nifti.read_blocks(path, digest, doubts)
+    if suffix in RASTER and digest is not None:
+        require_regular(path, opened=False)
+        content = path.read_bytes()
+        digest.update(content)
+        header, pixels = raster.read(path, mask, content)
+        if doubts is not None and suffix == ".png":
+            # what Pillow makes up for pixels that are absent is black
+            doubts += verify_png(path, content, count=not pixels[:, -1].any())
+        return header, iter((pixels,))
     if digest is not None:
         for part in files_of(path):
             require_regular(part)
@@ -122,6 +132,8 @@ def read_blocks(
                 while chunk := file.read(HASH_BLOCK):
                     digest.update(chunk)
     if suffix in ITK:
+        if digest is not None:
+            verify_volume(path)
         header = itk.read_header(path)
         return header, iter((itk.read_array(path, header),))
     header, pixels = _whole_format(suffix).read(path, mask)

@@ -6,7 +6,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from pipeline.data.image_io.detached import LONGEST, locate
 from pipeline.data.image_io.image import ImageError
@@ -18,53 +17,45 @@ PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by PNG's colour type
 
 
-def verify(path: Path, *, count: bool = False) -> list[str]:
-    """Verify the checksums inside PNG, NRRD, MHA and MHD; other formats have none that are not verified on reading.
-
-    ``count``: also count the pixels of a PNG, which costs a second decompression. Returns what is legal but odd, one
-    line each; raises ImageError where the file is damaged.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".png":
-        with path.open("rb") as file:
-            return _png(path, file, count)
-    if suffix == ".nrrd":
+def verify_volume(path: Path) -> None:
+    """Verify the checksum of the compressed voxels of an NRRD, MHA or MHD file; raises ImageError."""
+    if path.name.lower().endswith(".nrrd"):
         _nrrd(path)
-    elif suffix in (".mha", ".mhd"):
-        _metaimage(path)
-    return []
+    else:
+        voxels = locate(path)
+        if voxels.compressed and voxels.offset is not None:
+            _inflate_all(voxels.path, voxels.offset, zlib.decompressobj(47))  # zlib or gzip
 
 
-def _png(path: Path, file: IO[bytes], count: bool) -> list[str]:
-    if file.read(len(PNG)) != PNG:
+def verify_png(path: Path, content: bytes, *, count: bool = False) -> list[str]:
+    """Verify the checksum of each chunk of a PNG file's content.
+
+    ``count``: also count the pixels, which costs a second decompression. Returns what is legal but odd, one line each;
+    raises ImageError where the file is damaged.
+    """
+    if not content.startswith(PNG):
         return []  # another format under this name; Pillow knows
-    header = b""
-    inflate, pixels = zlib.decompressobj(), 0
+    view, at = memoryview(content), len(PNG)
+    inflate, pixels, header = zlib.decompressobj(), 0, b""
     while True:
-        start = file.read(8)
-        if len(start) < 8:
+        if at + 8 > len(content):
             raise ImageError(path, "truncated: it ends before its last chunk", AGAIN)
-        length, kind = struct.unpack(">I4s", start)
-        crc, left = zlib.crc32(kind), length
-        while left:
-            data = file.read(min(left, READ))
-            if not data:
-                raise ImageError(path, f"truncated: its chunk {kind.decode('latin-1')} ends early", AGAIN)
-            crc, left = zlib.crc32(data, crc), left - len(data)
-            if kind == b"IHDR":
-                header += data
-            elif count and kind == b"IDAT" and not inflate.eof:
-                pixels += sum(len(block) for block in _inflated(path, inflate, data))
-        stored = file.read(4)
-        if len(stored) < 4:
-            raise ImageError(path, "truncated: its last bytes are missing", AGAIN)
-        if stored != struct.pack(">I", crc):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        end = at + 8 + length
+        if end + 4 > len(content):
+            raise ImageError(path, f"truncated: its chunk {kind.decode('latin-1')} ends early", AGAIN)
+        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             raise ImageError(path, f"corrupt: the checksum (CRC) of chunk {kind.decode('latin-1')} is wrong", AGAIN)
+        if kind == b"IHDR":
+            header = content[at + 8 : end]
+        elif count and kind == b"IDAT" and not inflate.eof:
+            pixels += sum(len(block) for block in _inflated(path, inflate, content[at + 8 : end]))
+        at = end + 4
         if kind == b"IEND":
             break
     if count and len(header) == 13 and pixels < (expected := _png_bytes(header)):
         raise ImageError(path, f"truncated: it holds {pixels:,} of {expected:,} bytes of pixels", AGAIN)
-    return ["bytes follow the end of the picture; they are ignored"] if file.read(1) else []
+    return ["bytes follow the end of the picture; they are ignored"] if at < len(content) else []
 
 
 def _png_bytes(header: bytes) -> int:
@@ -90,12 +81,6 @@ def _nrrd(path: Path) -> None:
     if encoding in ("gzip", "gz"):
         data = locate(path).path
         _inflate_all(data, start if data == path else 0, zlib.decompressobj(31))
-
-
-def _metaimage(path: Path) -> None:
-    voxels = locate(path)
-    if voxels.compressed and voxels.offset is not None:
-        _inflate_all(voxels.path, voxels.offset, zlib.decompressobj(47))  # zlib or gzip
 
 
 def _inflate_all(path: Path, start: int, inflate: zlib._Decompress) -> None:

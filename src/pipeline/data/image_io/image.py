@@ -111,10 +111,11 @@ def spacing_of(affine: np.ndarray, spatial_dims: int) -> tuple[float, ...]:
     return tuple(float(length) for length in np.sqrt((affine[:3, :spatial_dims] ** 2).sum(axis=0)))
 
 
-def require_regular(path: Path) -> int:
+def require_regular(path: Path, *, opened: bool = True) -> int:
     """Size in bytes of a file that can be read; raises ImageError for all else.
 
-    A pipe would block for ever when opened, so this looks before it opens.
+    A pipe would block for ever when opened, so this looks before it opens. ``opened``: also open it and see whether
+    it is a Git LFS pointer.
     """
     try:
         status = path.stat()
@@ -129,14 +130,21 @@ def require_regular(path: Path) -> int:
         raise ImageError(path, f"is {kind}, not a regular file")
     if status.st_size == 0:
         raise ImageError(path, "the file is empty (0 bytes)", "copy or download it again")
+    if not opened:
+        return status.st_size
     try:
         with path.open("rb") as file:
             start = file.read(len(LFS_POINTER))
     except OSError as error:
         raise ImageError(path, f"cannot be read: {error.strerror or error}") from None
-    if start == LFS_POINTER:
-        raise ImageError(path, "is a Git LFS pointer, not the image", "run `git lfs pull` where it came from")
+    require_no_pointer(path, start)
     return status.st_size
+
+
+def require_no_pointer(path: Path, start: bytes) -> None:
+    """Raise ImageError where the first bytes of a file are those of a Git LFS pointer."""
+    if start.startswith(LFS_POINTER):
+        raise ImageError(path, "is a Git LFS pointer, not the image", "run `git lfs pull` where it came from")
 
 
 def require_plausible(path: Path, nbytes: int, file_size: int, compressed: bool) -> None:

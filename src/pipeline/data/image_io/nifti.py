@@ -9,27 +9,36 @@ import struct
 import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.data.image_io.image import Digest, Header, ImageError, require_plausible, require_regular
+from pipeline.data.image_io.image import (
+    Digest,
+    Header,
+    ImageError,
+    require_no_pointer,
+    require_plausible,
+    require_regular,
+)
+from pipeline.data.image_io.nifti_affine import affine_of, geometry
 
+VERSIONS = {struct.pack(order + "i", size): (size, order) for size in (348, 540) for order in "<>"}  # by first bytes
 HEADER = 540  # bytes of the longer of the two headers
 READ = 1 << 18  # bytes read from disk at once
 BLOCK = 1 << 20  # bytes decompressed at once: small enough for the processor's cache
 TRAILING = 1 << 26  # bytes tolerated behind the voxels
 GZIP = b"\x1f\x8b"
-TOLERANCE = 1e-3  # mm (or a fraction of a voxel); two forms of float32 never agree to the last digit
 AGAIN = "copy or download it again"
 
 
 def read_header(path: Path) -> Header:
     """Header of a NIfTI file; of a gzipped one no more than its first kilobytes are decompressed."""
-    size = require_regular(path)
-    with closing(_bytes(path, None, 4096, 4096)) as stream:
-        return _parse(path, size, _take(stream, HEADER, b""))[0]
+    size = require_regular(path, opened=False)
+    with closing(_Opened(path, 4096)) as file, closing(_bytes(file, None, 4096, [])) as stream:
+        return _parse(file, size, _take(stream, HEADER, b""))[0]
 
 
 def read_blocks(
@@ -41,51 +50,71 @@ def read_blocks(
     bytes of the file; to ``doubts`` is added what turns out to be odd behind the voxels. Raises ImageError.
     """
     doubts = [] if doubts is None else doubts
-    size = require_regular(path)
-    stream = _bytes(path, digest, doubts=doubts)
+    size = require_regular(path, opened=False)
+    file = _Opened(path, READ)
+    stream = _bytes(file, digest, BLOCK, doubts)
     start = _take(stream, HEADER, b"")
-    header, stored, offset, slope, inter = _parse(path, size, start)
+    header, stored, offset, slope, inter = _parse(file, size, start)
     return header, _voxels(path, stream, start, header, stored, offset, slope, inter, doubts)
 
 
-def _bytes(
-    path: Path, digest: Digest | None, read: int = READ, limit: int = BLOCK, doubts: list[str] | None = None
-) -> Generator[bytes, None, None]:
-    """The decompressed bytes of a file, block by block; raises ImageError when it is damaged."""
-    with path.open("rb") as file:
-        gzipped = file.read(2) == GZIP
-        file.seek(0)
-        inflate = zlib.decompressobj(31)
-        foreign = False  # something else follows the last member
-        while data := file.read(read):
-            if digest is not None:
-                digest.update(data)
-            if not gzipped:
+class _Opened:
+    """A file that is read once from its start, ``count`` bytes at a time; closed at its end."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path = path
+        self.count = count
+        try:
+            self.file = path.open("rb", buffering=0)
+            self.first = self.file.read(count) or b""
+        except OSError as error:
+            raise ImageError(path, f"cannot be read: {error.strerror or error}") from None
+        self.gzipped = self.first.startswith(GZIP)
+
+    def __iter__(self) -> Iterator[bytes]:
+        data = self.first
+        with self.file:
+            while data:
                 yield data
-                continue
-            more = not foreign
-            while more:
-                if inflate.eof:  # a further member of the same gzip file, or padding
-                    data = data.lstrip(b"\0")
-                    if not data:
-                        break
-                    if not GZIP.startswith(data[:2]):
-                        foreign = True
-                        if doubts is not None:
-                            doubts.append("bytes that are not gzip follow its end; they are ignored")
-                        break
-                    inflate = zlib.decompressobj(31)
-                try:
-                    block = inflate.decompress(data, limit)
-                except zlib.error as error:
-                    raise ImageError(path, f"corrupt: its gzip data are invalid ({error})", AGAIN) from None
-                data = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
-                # a full block may leave output pending although all input is consumed
-                more = bool(data) or (len(block) == limit and not inflate.eof)
-                if block:
-                    yield block
-        if gzipped and not inflate.eof:
-            raise ImageError(path, "truncated: the gzip stream ends early", AGAIN)
+                data = self.file.read(self.count) or b""
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _bytes(file: _Opened, digest: Digest | None, limit: int, doubts: list[str]) -> Generator[bytes, None, None]:
+    """The decompressed bytes of a file, block by block; raises ImageError when it is damaged."""
+    path = file.path
+    inflate = zlib.decompressobj(31)
+    foreign = False  # something else follows the last member
+    for data in file:
+        if digest is not None:
+            digest.update(data)
+        if not file.gzipped:
+            yield data
+            continue
+        more = not foreign
+        while more:
+            if inflate.eof:  # a further member of the same gzip file, or padding
+                data = data.lstrip(b"\0")
+                if not data:
+                    break
+                if not GZIP.startswith(data[:2]):
+                    foreign = True
+                    doubts.append("bytes that are not gzip follow its end; they are ignored")
+                    break
+                inflate = zlib.decompressobj(31)
+            try:
+                block = inflate.decompress(data, limit)
+            except zlib.error as error:
+                raise ImageError(path, f"corrupt: its gzip data are invalid ({error})", AGAIN) from None
+            data = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+            # a full block may leave output pending although all input is consumed
+            more = bool(data) or (len(block) == limit and not inflate.eof)
+            if block:
+                yield block
+    if file.gzipped and not inflate.eof:
+        raise ImageError(path, "truncated: the gzip stream ends early", AGAIN)
 
 
 def _take(stream: Iterator[bytes], count: int, held: bytes) -> bytes:
@@ -98,22 +127,20 @@ def _take(stream: Iterator[bytes], count: int, held: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _parse(path: Path, file_size: int, start: bytes) -> tuple[Header, np.dtype[np.generic], int, float, float]:
+def _parse(file: _Opened, file_size: int, start: bytes) -> tuple[Header, np.dtype[np.generic], int, float, float]:
     """Header, stored type, offset of the voxels, slope and intercept."""
-    import nibabel as nib
-
-    # sizeof_hdr, in the byte order of the writer, tells the version
-    version = {struct.pack(order + "i", size): size for size in (348, 540) for order in "<>"}.get(start[:4])
-    if version is None or len(start) < version:
+    path = file.path
+    require_no_pointer(path, start)
+    version, order = VERSIONS.get(start[:4], (0, "<"))
+    if not version or len(start) < version:
         raise ImageError(path, "not a NIfTI file: its header is not recognised (bad magic or too short)", AGAIN)
-    kind: Any = nib.Nifti1Header if version == 348 else nib.Nifti2Header
-    raw = kind(start[:version], check=False)
-    magic = bytes(raw["magic"].item())[:3]
+    raw = np.frombuffer(start, _layout(version, order), 1)[0]
+    magic = bytes(raw["magic"])[:3]
     if magic not in (b"n+1", b"n+2"):
         split = magic in (b"ni1", b"ni2")
         raise ImageError(path, "a NIfTI header without voxels (.hdr/.img pair)" if split else "not NIfTI: bad magic")
 
-    dims = [int(size) for size in raw["dim"]]
+    dims = raw["dim"].tolist()
     sizes = dims[1 : dims[0] + 1] if 1 <= dims[0] <= 7 else []
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes.pop()
@@ -121,10 +148,9 @@ def _parse(path: Path, file_size: int, start: bytes) -> tuple[Header, np.dtype[n
         raise ImageError(path, f"dimensions {sizes or dims} are not those of a 2D or 3D image with channels")
     shape, channels = tuple(sizes[:3]), sizes[3] if len(sizes) == 4 else 1
 
-    try:
-        stored = raw.get_data_dtype()
-    except Exception:
-        raise ImageError(path, f"unknown data type code {int(raw['datatype'])}") from None
+    stored = _stored(int(raw["datatype"]), order)
+    if stored is None:
+        raise ImageError(path, f"unknown data type code {int(raw['datatype'])}")
     if stored.fields is not None or stored.kind not in "iuf" or stored.itemsize > 8:
         name = "RGB colour" if stored.fields is not None else str(stored)
         raise ImageError(path, f"data type {name} is no single number per voxel", "convert it to numbers")
@@ -144,59 +170,30 @@ def _parse(path: Path, file_size: int, start: bytes) -> tuple[Header, np.dtype[n
     offset = float(raw["vox_offset"])
     if not version <= offset < 2**31 or offset != int(offset):
         raise ImageError(path, f"offset of the voxels (vox_offset) is {offset:g}, not a place behind the header")
-    affine, doubts = _affine(path, raw)
-    header = Header(shape, affine, dtype, channels, tuple(doubts))
-    with path.open("rb") as file:
-        gzipped = file.read(2) == GZIP
+    affine, doubts, fault = affine_of(geometry(start, version), version)
+    if affine is None:
+        raise ImageError(path, fault, "write the header again with a valid affine in mm")
+    header = Header(shape, affine.copy(), dtype, channels, doubts)
     nbytes = header.nbytes // dtype.itemsize * stored.itemsize
-    require_plausible(path, nbytes + int(offset), file_size, gzipped)
+    require_plausible(path, nbytes + int(offset), file_size, file.gzipped)
     return header, stored, int(offset), slope, inter
 
 
-def _affine(path: Path, header: Any) -> tuple[np.ndarray, list[str]]:
-    """The affine in mm and what is doubtful about it; raises ImageError where no form is usable."""
-    pixdim = np.asarray(header["pixdim"], dtype=float)[1:4]
-    dims = min(int(header["dim"][0]), 3)
-    sform_set, qform_set = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
-    sform = np.asarray(header.get_sform(), dtype=float) if sform_set else None
-    spacing_valid = bool(np.isfinite(pixdim[:dims]).all() and (pixdim[:dims] > 0).all())
-    qform = None
-    if qform_set and spacing_valid:
-        try:
-            qform = np.asarray(header.get_qform(), dtype=float)
-        except Exception:  # a quaternion that is none
-            qform = None
-    doubts: list[str] = []
-    chosen = None
-    if sform is not None and usable(sform, dims):
-        chosen = sform
-        if qform is not None and usable(qform, dims):
-            apart = np.abs(sform - qform).max()
-            if apart > TOLERANCE:
-                doubts.append(f"sform and qform disagree by up to {apart:.3g} mm; the sform is used")
-    elif qform is not None and usable(qform, dims):
-        chosen = qform
-        if sform_set:
-            doubts.append("the sform is degenerate; the qform is used")
-    elif not sform_set and not qform_set and spacing_valid:
-        chosen = np.asarray(header.get_base_affine(), dtype=float)
-        doubts.append("no orientation (sform_code and qform_code are 0): left and right are unknown")
-    if chosen is None:
-        said = "sform is degenerate" if sform_set else f"spacing (pixdim) is {pixdim[:dims].tolist()}"
-        raise ImageError(path, f"no usable affine: {said}", "write the header again with a valid affine in mm")
-    unit = int(header["xyzt_units"]) & 7
-    if unit in (1, 3):
-        doubts.append(f"the header's unit is {'metre' if unit == 1 else 'micrometre'}; taken as mm")
-    return chosen, doubts
+@cache
+def _layout(version: int, order: str) -> np.dtype[np.void]:
+    import nibabel as nib
+
+    layout: Any = nib.nifti1.header_dtype if version == 348 else nib.nifti2.header_dtype
+    found: np.dtype[np.void] = layout.newbyteorder(order)
+    return found
 
 
-def usable(affine: np.ndarray, dims: int = 3) -> bool:
-    """Whether an affine is finite and maps voxel axes to independent directions."""
-    axes = affine[:3, :dims]
-    if not np.isfinite(affine).all():
-        return False
-    lengths = np.sqrt((axes**2).sum(axis=0))
-    return bool(lengths.min() > 0 and np.linalg.svd(axes / lengths, compute_uv=False)[-1] > 1e-3)
+@cache
+def _stored(code: int, order: str) -> np.dtype[np.generic] | None:
+    import nibabel as nib
+
+    codes: Any = nib.nifti1.data_type_codes
+    return np.dtype(codes.dtype[code]).newbyteorder(order) if code in codes.code else None
 
 
 def _voxels(

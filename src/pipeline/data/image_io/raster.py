@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.data.image_io.image import DAMAGED, Header, ImageError, require_memory, require_plausible, require_regular
+from pipeline.data.image_io.image import (
+    DAMAGED,
+    Header,
+    ImageError,
+    require_memory,
+    require_no_pointer,
+    require_plausible,
+    require_regular,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -28,10 +38,16 @@ def read_header(path: Path, mask: bool = False) -> Header:
         return _header(path, picture, mask)
 
 
-def read(path: Path, mask: bool = False) -> tuple[Header, np.ndarray]:
-    """Header and pixels, (C, row, column). An alpha channel must be opaque and is dropped. Raises ImageError."""
-    require_regular(path)
-    with _opened(path) as picture:
+def read(path: Path, mask: bool = False, content: bytes | None = None) -> tuple[Header, np.ndarray]:
+    """Header and pixels, (C, row, column). An alpha channel must be opaque and is dropped. Raises ImageError.
+
+    ``content``: the bytes of the file where they were read before.
+    """
+    if content is None:
+        require_regular(path)
+    else:
+        require_no_pointer(path, content[:64])
+    with _opened(path, content) as picture:
         header = _header(path, picture, mask)
         require_memory(path, header.nbytes)
         try:
@@ -72,18 +88,23 @@ def write(path: Path, array: np.ndarray) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Picture]:
+def _opened(path: Path, content: bytes | None = None) -> Iterator[Picture]:
     import PIL.Image
 
-    warnings.filterwarnings("ignore", module="PIL")  # what matters of it is found here
+    _silence()
     try:
-        with PIL.Image.open(path, formats=FORMATS) as picture:
+        with PIL.Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as picture:
             yield picture
     except PIL.Image.DecompressionBombError as error:
         raise ImageError(path, f"too large: {error}") from None
     except DAMAGED as error:
         fault = f"not a picture that can be read ({str(error).replace(str(path), path.name)})"
         raise ImageError(path, fault, "copy or download it again") from None
+
+
+@cache
+def _silence() -> None:
+    warnings.filterwarnings("ignore", module="PIL")  # what matters of it is found here
 
 
 def _header(path: Path, picture: Picture, mask: bool) -> Header:

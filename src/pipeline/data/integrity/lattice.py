@@ -41,40 +41,32 @@ def digest_of(shape: tuple[int, ...], sample: np.ndarray) -> str:
 
     Images whose digests differ are different; those whose digests agree are compared voxel by voxel.
     """
-    digest = hashlib.blake2b(repr(tuple(size for size in shape if size > 1)).encode(), digest_size=12)
-    digest.update(np.ascontiguousarray(sample, "<f4").tobytes())
-    return digest.hexdigest()
-
-
-def share_explained(image: np.ndarray, inside: np.ndarray) -> float:
-    """Part of the variance of ``image`` that ``inside`` (bool, same shape) explains, 0 to 1 (eta squared)."""
-    total, count = image.size, int(np.count_nonzero(inside))
-    variance = float(image.var())
-    if not variance or not 0 < count < total:
-        return 0.0
-    mean = float(image.mean())
-    apart = float(np.dot(image.ravel(), inside.ravel())) / count - mean
-    return min(1.0, apart * apart * count / (total - count) / variance)
+    digest = hashlib.sha256(repr(tuple(size for size in shape if size > 1)).encode())
+    digest.update(np.ascontiguousarray(sample, "<f4").data)
+    return digest.hexdigest()[:24]
 
 
 def fit_of(image: np.ndarray, mask: np.ndarray, low: float, high: float) -> tuple[float, float, str]:
-    """How well a mask fits its image: share of variance explained as given, the best among mirrored and transposed
-    masks, and the name of that one.
+    """How well a mask fits its image: the part of the image's variance that it explains (eta squared) as given, the
+    best among mirrored and transposed masks, and the name of that one.
 
     ``image``, ``mask``: samples on one lattice, (1, slowest axis, ..., fastest); ``low``, ``high``: percentiles to
     which the image is clipped.
     """
-    grey = np.clip(np.nan_to_num(image[0].astype(np.float32), nan=low, posinf=high, neginf=low), low, high)
-    inside = mask[0] != 0
-    if np.count_nonzero(inside) * 2 > inside.size:  # what is less common is the object
-        inside = ~inside
-    given = share_explained(grey, inside)
-    best, name = 0.0, ""
-    for other, turned in _turned(inside):
-        found = share_explained(grey, turned)
-        if found > best:
-            best, name = found, other
-    return given, best, name
+    grey = np.clip(image[0].astype(np.float32), low, high)
+    grey -= grey.mean()
+    inside = (mask[0] != 0).astype(np.float32)
+    total, count = float(inside.size), float(inside.sum())
+    variance = float(np.dot(grey.ravel(), grey.ravel()))
+    if not variance or not 0 < count < total:
+        return 0.0, 0.0, ""
+
+    def share(turned: np.ndarray) -> float:
+        apart = float(np.dot(grey.ravel(), turned.ravel()))
+        return min(1.0, apart * apart * total / (count * (total - count)) / variance)
+
+    best, name = max(((share(turned), name) for name, turned in _turned(inside)), default=(0.0, ""))
+    return share(inside), best, name
 
 
 def _turned(mask: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

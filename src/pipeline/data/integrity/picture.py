@@ -58,10 +58,11 @@ def describe(plane: np.ndarray) -> tuple[str, str]:
         return "", ""
     cells = (cells - low) / (high - low)
     frequencies = (_cosines() @ cells @ _cosines().T).ravel()
-    bits = frequencies > np.median(frequencies[1:])
+    middle = (BITS - 1) // 2
+    bits = frequencies > np.partition(frequencies[1:], middle)[middle]
     bits[0] = False
     side = GRID // THUMB
-    small = cells.reshape(THUMB, side, THUMB, side).mean(axis=(1, 3))
+    small = cells.reshape(THUMB, side, THUMB, side).sum(axis=(1, 3)) / side**2
     return np.packbits(bits).tobytes().hex(), np.rint(small * 255).astype(np.uint8).tobytes().hex()
 
 

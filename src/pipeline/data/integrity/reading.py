@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,6 @@ import numpy as np
 from pipeline.data.case import ArraySource, FileSource, Source
 from pipeline.data.image_io import Header, ImageError, read_blocks
 from pipeline.data.image_io.arrays import header_of, read_array
-from pipeline.data.image_io.checksums import verify
 from pipeline.data.integrity.lattice import fit_of
 
 READING_VERSION = 2
@@ -81,50 +80,52 @@ def read_case(jobs: Sequence[Job]) -> list[list[Reading]]:
     The fit of a mask to the first image is measured where both have one grid.
     """
     found: list[list[Reading]] = []
-    image: np.ndarray | None = None
-    for job in jobs:
-        readings, sample = read_job(job)
-        if job.role == "image" and not found:
-            image = sample
-        elif job.role == "mask" and image is not None and sample is not None and image.shape == sample.shape:
-            (mask,), (first,) = readings, found[0]
-            if mask.shape == first.shape and mask.nonfinite == 0:
-                fit = fit_of(image, sample, first.low, first.high)
-                readings = [replace(mask, fit=fit, fit_to=first.sha256)]
-        found.append(readings)
+    reference: _Read | None = None
+    for number, job in enumerate(jobs):
+        try:
+            if job.role == "voxels":
+                found.append([_hash_voxels(job.path)])
+            elif job.key is not None:
+                found.append(_read_images(job.path, job.key))
+            else:
+                read = _Read(job.path, job.role == "mask")
+                if number == 0 and job.role == "image":
+                    reference = read
+                found.append([read.reading(reference if job.role == "mask" else None)])
+        except ImageError as error:
+            found.append([Reading(fault=error.fault, remedies=error.remedies)])
+        except MemoryError:
+            found.append([Reading(fault="needs more memory than there is")])
+        except OSError as error:
+            found.append([Reading(fault=f"cannot be read: {error.strerror or error}")])
     return found
 
 
-def read_job(job: Job) -> tuple[list[Reading], np.ndarray | None]:
-    """Readings of one job, and of a file of one channel the lattice of its voxels."""
-    try:
-        if job.role == "voxels":
-            return [_hash_voxels(job.path)], None
-        if job.key is not None:
-            return _read_images(job.path, job.key), None
-        return _read_file(job.path, job.role)
-    except ImageError as error:
-        return [Reading(fault=error.fault, remedies=error.remedies)], None
-    except MemoryError:
-        return [Reading(fault="needs more memory than there is")], None
-    except OSError as error:
-        return [Reading(fault=f"cannot be read: {error.strerror or error}")], None
+class _Read:
+    """One file read to its end; raises ImageError."""
 
+    def __init__(self, path: Path, mask: bool) -> None:
+        from pipeline.data.integrity.summary import Summary
 
-def _read_file(path: Path, role: Role) -> tuple[list[Reading], np.ndarray | None]:
-    from pipeline.data.integrity.summary import Summary
+        digest = hashlib.sha256()
+        self.doubts: list[str] = []
+        header, blocks = read_blocks(FileSource(path), mask=mask, digest=digest, doubts=self.doubts)
+        summary: Summary | None = None
+        for block, shape in _in_storage_order(header, blocks):
+            summary = summary or Summary(header, mask, shape)
+            summary.add(block)
+        assert summary is not None  # no image has no voxel
+        self.summary, self.shape, self.sha256 = summary, header.shape, digest.hexdigest()
+        self.channels = header.channels
 
-    digest, doubts = hashlib.sha256(), list[str]()
-    header, blocks = read_blocks(FileSource(path), mask=role == "mask", digest=digest, doubts=doubts)
-    summary: Summary | None = None
-    for block, shape in _in_storage_order(header, blocks):
-        summary = summary or Summary(header, role == "mask", shape)
-        summary.add(block)
-    assert summary is not None  # no image has no voxel
-    # what a decoder makes up for pixels that are absent is black
-    doubts += verify(path, count=header.spatial_dims == 2 and not summary.last_row().any())
-    reading = replace(summary.reading(digest.hexdigest()), doubts=(*header.doubts, *doubts))
-    return [reading], summary.lattice() if header.channels == 1 else None
+    def reading(self, reference: _Read | None) -> Reading:
+        """What was read, with the fit to the image ``reference`` where there is one on the same grid."""
+        fit, fit_to = None, ""
+        if reference is not None and reference.shape == self.shape and reference.channels == self.channels == 1:
+            image, mask = reference.summary, self.summary
+            if not image.nonfinite and not mask.nonfinite:
+                fit, fit_to = fit_of(image.lattice(), mask.lattice(), *image.percentiles), reference.sha256
+        return self.summary.reading(self.sha256, doubts=tuple(self.doubts), fit=fit, fit_to=fit_to)
 
 
 def _read_images(path: Path, key: str) -> list[Reading]:

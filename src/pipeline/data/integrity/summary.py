@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from pipeline.data.integrity.reading import Reading
 MOST_VALUES = 256  # distinct values of a mask that are counted
 BINS = 1 << 16  # span of values that is counted in a table
 SLICE = 1 << 16  # voxels counted at once
+SORTED = 3000  # voxels of the lattice, about, from which percentiles are taken
 FEW = 4  # span of values that are counted one by one
 
 
@@ -32,6 +34,7 @@ class Summary:
         self.at = self.taken = self.begun = 0
         self.minimum, self.maximum = np.inf, -np.inf
         self.nonfinite = 0
+        self.percentiles = 0.0, 0.0  # the 1st and 99th, once the reading is made
         self.values: Counter[int] = Counter()
         self.fraction: float | None = None
         self.plane: np.ndarray | None = None
@@ -111,16 +114,18 @@ class Summary:
             for offset in np.flatnonzero(table).tolist():
                 self.values[first + offset] += int(table[offset])
 
-    def last_row(self) -> np.ndarray:
-        """The last voxels on the lattice along the slowest axis of an image."""
-        row: np.ndarray = self.lattice()[:, -1]
-        return row
-
     def lattice(self) -> np.ndarray:
         """The voxels on the lattice, axes in the order in which they came."""
         return self.sample.reshape(self.shape)
 
-    def reading(self, sha256: str, content: str = "") -> Reading:
+    def reading(
+        self,
+        sha256: str,
+        content: str = "",
+        doubts: tuple[str, ...] = (),
+        fit: tuple[float, float, str] | None = None,
+        fit_to: str = "",
+    ) -> Reading:
         """The reading once all blocks are in."""
         if not np.isfinite(self.minimum):  # no voxel is finite
             self.minimum = self.maximum = 0.0
@@ -128,10 +133,12 @@ class Summary:
         distinct = 0
         picture = thumb = ""
         if not self.mask:
-            found = self.sample if not self.nonfinite else self.sample[np.isfinite(self.sample)]
+            found = self.sample[:: max(1, self.sample.size // SORTED)]
+            found = found if not self.nonfinite else found[np.isfinite(found)]
             if found.size:
-                found = np.sort(found, kind="stable")
+                found = np.sort(found, kind="stable" if found.dtype.itemsize <= 2 else None)  # radix sort
                 low, high = float(found[(found.size - 1) // 100]), float(found[-1 - (found.size - 1) // 100])
+                self.percentiles = low, high
                 saturated = 1 - int(np.searchsorted(found, self.maximum)) / found.size
                 distinct = 1 + int(np.count_nonzero(found[1:] != found[:-1]))
             if self.plane is not None and not self.nonfinite:
@@ -141,9 +148,9 @@ class Summary:
             content=content,
             shape=tuple(self.header.shape),
             channels=self.header.channels,
-            dtype=str(self.header.dtype),
+            dtype=_name(self.header.dtype),
             affine=tuple(self.header.affine.ravel().tolist()),
-            doubts=self.header.doubts,
+            doubts=(*self.header.doubts, *doubts),
             minimum=self.minimum,
             maximum=self.maximum,
             low=low,
@@ -157,7 +164,14 @@ class Summary:
             sample="" if self.mask else digest_of(self.full, self.sample),
             picture=picture,
             thumb=thumb,
+            fit=fit,
+            fit_to=fit_to,
         )
+
+
+@cache
+def _name(dtype: np.dtype[np.generic]) -> str:
+    return str(dtype)
 
 
 class _Slices:
