@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
+import uuid
 from pathlib import Path
 
 from pipeline.data.archive import LIMITS, Limits, extract, stem_of_archive
@@ -53,7 +53,7 @@ def sha256_of(archive: Path, place: Path) -> str:
         with archive.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         place.mkdir(parents=True, exist_ok=True)
-        partial = note.with_name(f".{note.name}.{os.getpid()}")
+        partial = note.with_name(f".{note.name}.{uuid.uuid4().hex}")
         partial.write_text(json.dumps({"archive": str(archive), "state": state, "sha256": digest}), encoding="utf-8")
         partial.replace(note)
     except OSError as error:
