@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,15 @@ def test_ctrl_c_keeps_what_exists(data: Path, tmp_path: Path) -> None:
     given = [f"data.root={data / 'data'}", f"cache={data / 'cache'}", f"output={tmp_path / 'run'}"]
     given += ["schedule.budget=10m", "schedule.epochs=null", f"tracking.uri={store}"]
     command = [sys.executable, "-m", "pipeline", *SHORT, *given]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A job that a shell starts in the background ignores SIGINT, and so would all that it starts.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     metrics = tmp_path / "run" / "fold_0" / "metrics.csv"
     deadline = time.monotonic() + 120
     while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
