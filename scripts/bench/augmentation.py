@@ -37,7 +37,7 @@ from pipeline.config.build import fill_derived
 from pipeline.config.compose import compose
 from pipeline.config.schema import TrainConfig
 from pipeline.config.validate import validate
-from pipeline.data.loading import TrainingPatches
+from pipeline.data.loading import TrainingPatches, ready
 from pipeline.data.order import Draw
 from pipeline.data.patches import PatchSampling, cut
 from pipeline.data.preprocessing import Prepared, class_voxels
@@ -92,7 +92,7 @@ def ours(prepared: Sequence[Prepared], patch: tuple[int, ...], samples: int, bat
         number = next(epoch)
         draws = [Draw(number, place, place % len(prepared)) for place in range(samples)]
         batches = [draws[first : first + batch] for first in range(0, samples, batch)]
-        return sum(len(augment(b)["image"]) for b in DataLoader(patches, batch_sampler=batches))
+        return sum(len(augment(b)["image"]) for b in DataLoader(patches, batch_sampler=batches, collate_fn=ready))
 
     return produce
 
