@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from pipeline.data.readers.sources import listed
 from pipeline.errors import UserError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TABLES = (*SEPARATORS, ".parquet")
+
+MOST_CELLS = 10_000_000  # of a Parquet table; each becomes a text
+MOST_BYTES = 1 << 28
 
 Row = dict[str, str]
 
@@ -35,7 +39,7 @@ def _read_text(path: Path, separator: str) -> tuple[list[str], list[Row]]:
             _require_separator(path, names, separator)
             rows = []
             for values in reader:
-                if not values:
+                if not any(values):  # spreadsheets leave rows of nothing but separators
                     continue
                 if len(values) != len(names):
                     raise UserError(
@@ -53,14 +57,30 @@ def _read_parquet(path: Path) -> tuple[list[str], list[Row]]:
     import pyarrow
     import pyarrow.parquet
 
+    if not path.is_file():  # a folder would be read as a table in parts
+        raise UserError(f"{path}: is no file")
     try:
-        table = pyarrow.parquet.read_table(path)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = list(file.schema_arrow.names)
+            _require_names(path, names)
+            _require_size(path, file.metadata)
+            table = file.read()
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: no Parquet table that can be read ({error})") from None
-    names = list(table.column_names)
-    _require_names(path, names)
     columns = [[as_text(value) for value in table.column(name).to_pylist()] for name in names]
     return names, [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _require_size(path: Path, metadata: Any) -> None:
+    """Refuse a table that would fill the memory: a few kilobytes can repeat one value billions of times."""
+    cells = metadata.num_rows * metadata.num_columns
+    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    if cells > MOST_CELLS or size > MOST_BYTES:
+        raise UserError(
+            f"{path}: too large: {metadata.num_rows:,} rows of {metadata.num_columns} columns, {size:,} bytes; "
+            f"the limits are {MOST_CELLS:,} cells and {MOST_BYTES:,} bytes",
+            "keep the rows and columns that describe the cases",
+        )
 
 
 def as_text(value: object) -> str:

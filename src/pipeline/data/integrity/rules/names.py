@@ -7,6 +7,8 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from pipeline.data.case import FileSource
+from pipeline.data.image_io import SUFFIXES, stem_of
 from pipeline.data.integrity.result import Fault, Severity
 from pipeline.data.integrity.view import View
 
@@ -39,6 +41,26 @@ def absent(view: View) -> Iterator[Fault]:
                 fault = f"{what} of case {case.case_id} is {name!r}: it seems to be missing"
                 remedy = "leave the cell empty, fill it in, or take the case out"
                 yield Fault("error", case.case_id, view.index, fault, remedy, "absent_name")
+            elif folded in DOUBTFUL:
+                fault = f"{what} of case {case.case_id} is {name!r}: is that a class, or is it missing?"
+                remedy = "leave the cell empty where it is not known, or choose the classes with data.targets"
+                yield Fault("warning", case.case_id, view.index, fault, remedy, "absent_name")
+
+
+def mispaired(view: View) -> Iterator[Fault]:
+    """A mask bears the name of another case's image, while most masks bear that of their own."""
+    pairs = [
+        (case, case.label, stem_of(image.path), stem_of(case.label.path))
+        for case in view.dataset.cases
+        if isinstance(case.label, FileSource) and isinstance(image := next(iter(case.images.values())), FileSource)
+        if image.path.name.lower().endswith(SUFFIXES) and case.label.path.name.lower().endswith(SUFFIXES)
+    ]
+    images = {image for _, _, image, _ in pairs}
+    odd = [pair for pair in pairs if pair[2] != pair[3] and pair[3] in images]
+    if 2 * len(odd) < len(pairs):
+        for case, label, image, mask in odd:
+            fault = f"is the mask of {image}, but bears the name of another image, {mask}: are they exchanged?"
+            yield view.fault("warning", case, label, fault, "compare the pair, correct the list", "mispaired")
 
 
 def _alike(names: Iterable[str], *, numbers: bool) -> list[list[str]]:
