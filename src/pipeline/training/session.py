@@ -49,9 +49,7 @@ def train(
     threads = use_threads(trainer.threads, 1 if trainer.devices == "auto" else int(trainer.devices))
     use_deterministic(trainer.deterministic)
     split = settings.folds
-    folds = folds_of(
-        dataset, split.model_dump(), foreground=checked.foreground(dataset), together=checked.duplicates
-    )
+    folds = folds_of(dataset, split.model_dump(), foreground=checked.foreground(dataset), together=checked.duplicates)
     require_sampling(settings, dataset)
     with progress_bar(console, "preprocessing") as report:
         experiment = make_ready(

@@ -155,8 +155,8 @@ def require_no_pointer(path: Path, start: bytes) -> None:
 def require_plausible(path: Path, nbytes: int, file_size: int, compressed: bool, *, streamed: bool = False) -> None:
     """Raise ImageError where a file of ``file_size`` bytes cannot hold the ``nbytes`` that its header declares.
 
-    Nor may it unpack to gigabytes from next to nothing, or have a hole in the place of most of its voxels. ``streamed``:
-    the file is never in memory as a whole.
+    Nor may it unpack to gigabytes from next to nothing, or have a hole in the place of most of its voxels.
+    ``streamed``: the file is never in memory as a whole.
     """
     limit = file_size * (DEFLATE_RATIO if compressed else 1)
     if nbytes > limit:
@@ -169,7 +169,7 @@ def require_plausible(path: Path, nbytes: int, file_size: int, compressed: bool,
     if compressed and nbytes > MOST_RATIO * file_size and nbytes > (MOST_STREAMED if streamed else MOST_WHOLE):
         raise ImageError(
             path,
-            f"too large: it unpacks to {nbytes:,} bytes, {nbytes // file_size} times its size (ratio), as no image does",
+            f"too large: it unpacks to {nbytes:,} bytes, {nbytes // file_size} times its size (ratio)",
             "copy it again; if it is right, save it uncompressed or in a smaller data type",
         )
     if not compressed and file_size > HOLE:

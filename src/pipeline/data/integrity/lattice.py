@@ -76,8 +76,7 @@ def twins_of(sample: np.ndarray) -> tuple[int, ...]:
 def centred(image: np.ndarray, low: float, high: float) -> np.ndarray:
     """The first channel of a sample, clipped to two percentiles and without its mean, float32."""
     grey = np.clip(image[0].astype(np.float32), low, high)
-    grey -= grey.mean()
-    return grey
+    return np.asarray(grey - grey.mean(), np.float32)
 
 
 def fit_of(grey: np.ndarray, mask: np.ndarray) -> tuple[float, float, str]:

@@ -55,6 +55,7 @@ RULES: tuple[Callable[[View], Iterator[Fault]], ...] = (
     patients.case_ids,
     patients.enough_patients,
     patients.given_folds,
+    patients.unused_splits,
     patients.targets,
     names.look_alike,
     names.absent,

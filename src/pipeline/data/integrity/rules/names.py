@@ -17,7 +17,7 @@ DOUBTFUL = {"na", "none", "unknown", "-", "."}
 
 
 def look_alike(view: View) -> Iterator[Fault]:
-    """Ids of patients or cases, or classes, that differ in case, spaces, leading zeros or Unicode form alone."""
+    """Ids of patients or cases, or classes, that differ in case, spaces, leading zeros or Unicode alone."""
     cases = view.dataset.cases
     for what, names, harm in (
         ("patient", (case.patient_id for case in cases), "one patient under two ids leaks into validation"),
@@ -35,6 +35,9 @@ def look_alike(view: View) -> Iterator[Fault]:
 def absent(view: View) -> Iterator[Fault]:
     """A target or patient called nan, null or the like: a cell that was empty before a program filled it."""
     for case in view.dataset.cases:
+        if case.case_id.casefold() in ABSENT:
+            fault = f"a case is called {case.case_id!r}: its id seems to be missing"
+            yield Fault("warning", case.case_id, view.index, fault, "give it an id", "absent_name")
         for what, name in (("target", case.target), ("patient_id", case.patient_id)):
             folded = (name or "").casefold()
             if folded in ABSENT or (folded in DOUBTFUL and what == "patient_id"):
@@ -58,8 +61,8 @@ def mispaired(view: View) -> Iterator[Fault]:
     images = {image for _, _, image, _ in pairs}
     odd = [pair for pair in pairs if pair[2] != pair[3] and pair[3] in images]
     if 2 * len(odd) < len(pairs):
-        for case, label, image, mask in odd:
-            fault = f"is the mask of {image}, but bears the name of another image, {mask}: are they exchanged?"
+        for case, label, own, mask in odd:
+            fault = f"is the mask of {own}, but bears the name of another image, {mask}: are they exchanged?"
             yield view.fault("warning", case, label, fault, "compare the pair, correct the list", "mispaired")
 
 
@@ -67,6 +70,8 @@ def _alike(names: Iterable[str], *, numbers: bool) -> list[list[str]]:
     groups: dict[str, set[str]] = defaultdict(set)
     for name in set(names):
         folded = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+        if not folded.isascii():  # what has no width, such as a byte order mark in the middle of a table
+            folded = "".join(letter for letter in folded if unicodedata.category(letter) != "Cf")
         if numbers:
             folded = re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"^(\d+)\.0+$", r"\1", folded))
         groups[folded].add(name)
