@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from pipeline import __version__
 from pipeline.arguments import Arguments, read_arguments
@@ -15,6 +16,8 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 2 after a user's mistake (no traceback), 130 after Ctrl-C."""
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files may be bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,10 +38,29 @@ def run(composed: Composed) -> int:
     for note in dataset.notes:
         tell(note, console)
     result = check_dataset(dataset, check_settings(settings), workers=WORKERS, progress=True, cache=cache)
+    result = with_folds(result, dataset, settings)
     report_faults(result, console)
     folder = Path(settings.output or Path("outputs", "check", folder_name(dataset.name))).expanduser()
     write(dataset, result, folder, settings.check.contact_sheet_cases, console)
     return 2 if result.errors else 0
+
+
+def with_folds(result: CheckResult, dataset: Dataset, settings: TrainConfig) -> CheckResult:
+    """The result with what is wrong with folds that the data or a file give, where nothing else is."""
+    from pipeline.data.folds import folds_of
+    from pipeline.data.integrity import Fault
+
+    split = settings.folds
+    drawn = not any(case.fold is not None for case in dataset.cases) and not split.predefined and split.file is None
+    if result.errors or (drawn and split.scheme in ("kfold", "repeated", "holdout") and split.group == "patient"):
+        return result
+    try:
+        folds_of(dataset, split.model_dump(), foreground=result.foreground(dataset), together=result.duplicates)
+    except UserError as error:
+        index = str(dataset.index or dataset.root)
+        fault = Fault("error", None, index, error.cause, "; ".join(error.remedies), "folds")
+        return replace(result, faults=(fault, *result.faults))
+    return result
 
 
 def describe(dataset: Dataset) -> str:

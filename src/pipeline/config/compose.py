@@ -142,9 +142,8 @@ def compose(
             del request.choices[key]
     request.mistakes.extend(walk.mistakes)
 
-    tree, layers, fault = compose_groups(command, folders, walk, request.choices.values())
-    if fault is not None:
-        request.mistakes.append(fault)
+    tree, layers, refused = compose_groups(command, folders, walk, request.choices.values())
+    request.mistakes.extend(refused)
     if tree is not None:
         request.mistakes.extend(mistake for value in request.values if (mistake := value.apply(tree)))
     return Composition(
@@ -156,7 +155,7 @@ def compose(
         tuple(overrides),
         tuple(request.mistakes),
         frozenset(walk.doubtful | request.doubtful),
-        walk.incomplete or bool(fault),
+        walk.incomplete or tree is None,
     )
 
 

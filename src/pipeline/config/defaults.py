@@ -26,7 +26,9 @@ class Folders:
     paths: tuple[Path, ...]
 
     def find(self, config: str) -> Path | None:
-        """The file of ``network/unet``, None where no folder has it."""
+        """The file of ``network/unet``, None where no folder has it; names that climb out of the folders have none."""
+        if climbs(config):
+            return None
         return next((path for folder in self.paths if (path := folder / f"{config}.yaml").is_file()), None)
 
     def hidden(self, config: str) -> list[Path]:
@@ -47,7 +49,14 @@ class Folders:
 
     def options(self, group: str) -> list[str]:
         """The names that ``group=NAME`` accepts."""
+        if climbs(group) and group != ".":
+            return []
         return sorted({file.stem for folder in self.paths for file in (folder / group).glob("*.yaml")})
+
+
+def climbs(name: str) -> bool:
+    """Whether a name is a path out of its folder, or none at all: a configuration must not name foreign files."""
+    return any(part in ("", ".", "..") for part in name.split("/"))
 
 
 def option_names(value: Any) -> list[str] | None:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from pipeline.config.defaults import Folders, Walk
+from pipeline.config.hydra_settings import hydra_mistakes
 from pipeline.config.overrides import Choice, Value
 from pipeline.config.yaml_files import YamlFile, read_yaml
 from pipeline.errors import UserError
@@ -58,8 +59,8 @@ def _folder(entry: str) -> Path:
 
 def compose_groups(
     command: str, folders: Folders, walk: Walk, choices: Iterable[tuple[Choice, list[str] | None]]
-) -> tuple[Any, Layers, UserError | None]:
-    """Merge the groups with Hydra: an OmegaConf tree (None where it refuses), the files in order, what it refused."""
+) -> tuple[Any, Layers, list[UserError]]:
+    """Merge the groups with Hydra: an OmegaConf tree (None where it refuses), the files in order, what is refused."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -78,14 +79,15 @@ def compose_groups(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 with initialize_config_dir(str(paths[0]), version_base=VERSION_BASE):
-                    tree = hydra_compose(command, overrides=overrides)
+                    tree = hydra_compose(command, overrides=overrides, return_hydra_config=True)
                     loader = GlobalHydra.instance().config_loader()
                     order = loader.compute_defaults_list(command, overrides, RunMode.RUN).defaults
         except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
             reasons = [" ".join(line.split()) for line in str(error.__cause__ or error).splitlines() if line.strip()]
             cause = f"{command}.yaml: {reasons[0] if reasons else type(error).__name__}"
-            return None, [], UserError(cause, *reasons[1:6])
+            return None, [], [UserError(cause, *reasons[1:6])]
         OmegaConf.set_struct(tree, False)
+        refused = hydra_mistakes(to_plain(tree.pop("hydra")))
 
     layers = []
     for default in order:
@@ -94,7 +96,7 @@ def compose_groups(
             package = tuple(part for part in (default.package or "").split(".") if part and part != "_global_")
             with contextlib.suppress(UserError):
                 layers.append((package, read_yaml(path)))
-    return tree, layers, None
+    return tree, layers, refused
 
 
 @contextlib.contextmanager

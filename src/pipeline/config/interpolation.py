@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 from pipeline.config.nearest import did_you_mean
@@ -124,7 +125,18 @@ class Resolver:
                 hint = did_you_mean(str(full[1]), map(str, derived), "derived.")
                 raise InterpolationError(f"{text!r}: the data do not determine {full[1]!r}", hint)
             return text
+        if full[0] == "tracking" and keys[0] != "tracking" and self._secret:
+            raise InterpolationError(
+                f"{text!r} is not allowed: tracking names an environment variable, which may hold a secret",
+                "its value reaches the tracker alone; write the value here",
+            )
         return self._value_at(full, text)
+
+    @cached_property
+    def _secret(self) -> bool:
+        """Whether an environment variable is named below tracking."""
+        below = leaves(self.tree.get("tracking"))
+        return any(has_interpolation(value) and "oc.env" in value for _, value in below)
 
     def _value_at(self, full: Keys, text: str) -> Any:
         node: Any = self.tree

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +20,7 @@ from pipeline.config.targets import check_targets
 from pipeline.errors import UserError
 
 _MISSING = "???"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def validate(composition: Composition, model: type[BaseModel], *, job_folder: Path | None = None) -> Composed:
@@ -75,10 +78,16 @@ class _Check:
         return tuple(names)
 
     def missing_values(self) -> None:
-        """Values that are ``???``: the user must give them."""
+        """Values that are ``???``, which the user must give, and those that nothing can be done with."""
         for keys, value in leaves(self.tree):
             if value == _MISSING:
                 self.add(keys, "a value is needed", f"give it: {dotted(keys)}=VALUE")
+            elif isinstance(value, float) and math.isnan(value):
+                self.add(keys, "is not a number (NaN)", "write a number")
+            elif isinstance(value, str) and _CONTROL.search(value):
+                self.add(keys, f"{_short(value)}: holds a control character", "take it out")
+            elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+                self.add(keys, "is too large for a whole number of 64 bits", "write a smaller number")
 
     def references(self) -> dict[str, Any]:
         """The tree with references resolved, except those that wait for the data."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from pipeline.errors import UserError
 MOST_BYTES = 1 << 20
 MOST_NODES = 100_000  # after aliases are written out
 MOST_DEPTH = 60
+MOST_DIGITS = 400  # of a number; Python cannot even print one of a few thousand
+_NUMBER = re.compile(r"[-+]?[0-9][0-9a-zA-Z_.]*")
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def _read(path: Path, modified: int, size: int) -> YamlFile:
         raise UserError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict | None):
         raise UserError(f"{name}: holds a {type(content).__name__}; a configuration is a mapping of keys to values")
+    _refuse_odd(content, name)
     return YamlFile(path, content or {}, tuple(_header(text)), root)
 
 
@@ -97,6 +101,20 @@ def read_yaml(path: Path) -> YamlFile:
         return _read(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
         raise UserError(f"{shown(path)}: cannot be read: {error.strerror}") from None
+
+
+def _refuse_odd(node: Any, name: str) -> None:
+    """Raise UserError for what YAML can write and a configuration has no use for, such as sets and empty keys."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if not isinstance(key, str | int | float):
+                raise UserError(f"{name}: the key {key!r} is a {type(key).__name__}", "write a name")
+            _refuse_odd(value, name)
+    elif isinstance(node, list):
+        for value in node:
+            _refuse_odd(value, name)
+    elif not isinstance(node, str | int | float | None):
+        raise UserError(f"{name}: holds a {type(node).__name__}", "write text, numbers, lists and mappings")
 
 
 def _header(text: str) -> list[str]:
@@ -122,6 +140,8 @@ def refuse_large(text: str, name: str) -> None:
             total += sizes[event.anchor]
         elif isinstance(event, yaml.ScalarEvent):
             total += 1
+            if len(event.value) > MOST_DIGITS and event.style is None and _NUMBER.fullmatch(event.value):
+                raise UserError(f"{name}:{line}: too large: a number of {len(event.value):,} digits")
             if event.anchor:
                 sizes[event.anchor] = 1
         elif isinstance(event, yaml.CollectionStartEvent):

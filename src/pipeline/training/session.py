@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipeline.config.schema import TrainConfig
 from pipeline.data.case import Dataset
 from pipeline.data.fingerprint import FINGERPRINT_FILE, FingerprintSettings, fingerprint_dataset, write_fingerprint
-from pipeline.data.folds import make_folds, write_folds
+from pipeline.data.folds import folds_of, write_folds
 from pipeline.data.integrity import CheckResult
 from pipeline.evaluation.report import print_summary
 from pipeline.json_file import write_json
@@ -49,22 +49,7 @@ def train(
     threads = use_threads(trainer.threads, 1 if trainer.devices == "auto" else int(trainer.devices))
     use_deterministic(trainer.deterministic)
     split = settings.folds
-    folds = make_folds(
-        dataset,
-        scheme=split.scheme,
-        count=split.count,
-        repeats=split.repeats,
-        test_fraction=split.test_fraction,
-        inner=split.inner,
-        seed=split.seed,
-        group=split.group,
-        stratify=split.stratify,
-        foreground=checked.foreground(dataset),
-        quantiles=split.quantiles,
-        predefined=split.predefined,
-        file=None if split.file is None else Path(split.file).expanduser(),
-        together=checked.duplicates,
-    )
+    folds = folds_of(dataset, split.model_dump(), foreground=checked.foreground(dataset), together=checked.duplicates)
     require_sampling(settings, dataset)
     with progress_bar(console, "preprocessing") as report:
         experiment = make_ready(

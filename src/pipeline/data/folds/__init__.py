@@ -2,7 +2,7 @@
 
 from pipeline.data.folds.files import read_folds, write_folds
 from pipeline.data.folds.fold import Fold, Group, assert_disjoint
-from pipeline.data.folds.make import Scheme, make_folds
+from pipeline.data.folds.make import Scheme, folds_of, make_folds
 from pipeline.data.folds.strata import Stratify
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Scheme",
     "Stratify",
     "assert_disjoint",
+    "folds_of",
     "make_folds",
     "read_folds",
     "write_folds",

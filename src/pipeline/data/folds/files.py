@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.data.case import Case, Dataset
 from pipeline.data.folds.fold import Fold, in_order
 from pipeline.errors import UserError
+from pipeline.json_file import read_json
 
 
 def write_folds(path: Path, folds: Sequence[Fold], dataset: Dataset, seed: int) -> None:
@@ -49,7 +50,7 @@ def _lines(fold: Fold, known: Mapping[str, Case]) -> Iterator[str]:
 def read_folds(path: Path, dataset: Dataset) -> tuple[Fold, ...]:
     """Folds from a folds.json, or from nnU-Net's splits_final.json (a list of {train, val}). Raises UserError."""
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as folds ({error})", "folds.file names a folds.json") from None
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.data.case import Dataset
 from pipeline.data.folds.drawn import Units, hold_out, k_folds
@@ -81,6 +81,19 @@ def make_folds(
         for fold in folds:
             assert_disjoint(fold, dataset, group=group, together=together)
     return folds
+
+
+def folds_of(
+    dataset: Dataset,
+    asked: Mapping[str, Any],
+    *,
+    foreground: Mapping[str, float] | None = None,
+    together: Sequence[Sequence[str]] = (),
+) -> tuple[Fold, ...]:
+    """The folds that the keys of ``folds:`` ask for; ``foreground`` and ``together`` as in make_folds. UserError."""
+    chosen = {key: value for key, value in asked.items() if key not in ("run", "file")}
+    file = None if asked["file"] is None else Path(asked["file"]).expanduser()
+    return make_folds(dataset, file=file, foreground=foreground, together=together, **chosen)
 
 
 def _given(dataset: Dataset, scheme: Scheme, predefined: bool, file: Path | None) -> tuple[Fold, ...] | None:

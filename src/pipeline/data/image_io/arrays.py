@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.image_io.image import Header, ImageError, require_memory, require_plausible, require_regular
+from pipeline.data.image_io.image import DAMAGED, Header, ImageError, require_memory, require_plausible, require_regular
 
 
 def read_array(path: Path, key: str) -> np.ndarray:
@@ -46,7 +45,7 @@ def load_array(path: Path, key: str) -> np.ndarray:
             require_memory(path, entry.file_size)
             with archive.open(entry) as file:  # to its end: the checksum is verified there
                 return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except DAMAGED as error:
         fault = f"array {key} cannot be read: truncated or corrupt ({error})"
         raise ImageError(path, fault, "copy or download it again") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 import zlib
@@ -17,6 +18,10 @@ from pipeline.errors import UserError
 
 DEFLATE_RATIO = 1032  # no deflate stream grows by more (zlib, technical details)
 SMALL = 1 << 26  # bytes that are allocated without a look at the free memory
+MOST_RATIO = 200  # bytes for each byte of a compressed file, where it unpacks to more than:
+MOST_WHOLE = 3 << 28  # bytes of a file that is read as a whole
+MOST_STREAMED = 1 << 32  # bytes of a file that is read in a stream
+HOLE = 1 << 30  # bytes never written, where they are most of a file
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK and DICOM to NIfTI
 LFS_POINTER = b"version https://git-lfs"
 
@@ -147,8 +152,12 @@ def require_no_pointer(path: Path, start: bytes) -> None:
         raise ImageError(path, "is a Git LFS pointer, not the image", "run `git lfs pull` where it came from")
 
 
-def require_plausible(path: Path, nbytes: int, file_size: int, compressed: bool) -> None:
-    """Raise ImageError where a file of ``file_size`` bytes cannot hold the ``nbytes`` that its header declares."""
+def require_plausible(path: Path, nbytes: int, file_size: int, compressed: bool, *, streamed: bool = False) -> None:
+    """Raise ImageError where a file of ``file_size`` bytes cannot hold the ``nbytes`` that its header declares.
+
+    Nor may it unpack to gigabytes from next to nothing, or have a hole in the place of most of its voxels.
+    ``streamed``: the file is never in memory as a whole.
+    """
     limit = file_size * (DEFLATE_RATIO if compressed else 1)
     if nbytes > limit:
         raise ImageError(
@@ -157,6 +166,33 @@ def require_plausible(path: Path, nbytes: int, file_size: int, compressed: bool)
             "(truncated or a broken size in the header)",
             "copy or download it again",
         )
+    if compressed and nbytes > MOST_RATIO * file_size and nbytes > (MOST_STREAMED if streamed else MOST_WHOLE):
+        raise ImageError(
+            path,
+            f"too large: it unpacks to {nbytes:,} bytes, {nbytes // file_size} times its size (ratio)",
+            "copy it again; if it is right, save it uncompressed or in a smaller data type",
+        )
+    if not compressed and file_size > HOLE:
+        _require_written(path, file_size)
+
+
+def _require_written(path: Path, file_size: int) -> None:
+    """Raise ImageError where most of a file was never written: disks give zeros for that, gigabytes in no time."""
+    if not hasattr(os, "SEEK_HOLE"):
+        return
+    with path.open("rb") as file:
+        at = 0
+        while at < file_size:
+            hole = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+            if hole >= file_size:
+                return
+            try:
+                at = os.lseek(file.fileno(), hole, os.SEEK_DATA)
+            except OSError:  # nothing but a hole is left
+                at = file_size
+            if at - hole > max(HOLE, file_size // 2):
+                fault = f"{at - hole:,} of its {file_size:,} bytes were never written (sparse): truncated, size kept"
+                raise ImageError(path, fault, "copy or download it again")
 
 
 def require_memory(path: Path, nbytes: int) -> None:

@@ -173,9 +173,11 @@ def _parse(file: _Opened, file_size: int, start: bytes) -> tuple[Header, np.dtyp
     affine, doubts, fault = affine_of(geometry(start, version), version)
     if affine is None:
         raise ImageError(path, fault, "write the header again with a valid affine in mm")
+    if slope < 0:
+        doubts = (*doubts, f"intensity slope scl_slope is {slope:g}: bright and dark are exchanged")
     header = Header(shape, affine.copy(), dtype, channels, doubts)
     nbytes = header.nbytes // dtype.itemsize * stored.itemsize
-    require_plausible(path, nbytes + int(offset), file_size, file.gzipped)
+    require_plausible(path, nbytes + int(offset), file_size, file.gzipped, streamed=True)
     return header, stored, int(offset), slope, inter
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 TOLERANCE = 1e-3  # mm (or a fraction of a voxel); two forms of float32 never agree to the last digit
+PIXDIM = 0.01  # part by which the voxel size of the sform and that of pixdim may differ
 # Bytes of a header that say where its voxels are, by its size: dim, pixdim, both forms with their codes, units.
 PLACES = {
     348: (slice(0, 4), slice(40, 56), slice(76, 108), slice(252, 328), slice(123, 124)),
@@ -56,6 +57,11 @@ def affine_of(parts: tuple[bytes, ...], version: int) -> tuple[np.ndarray | None
             apart = np.abs(sform - qform).max()
             if apart > TOLERANCE:
                 doubts.append(f"sform and qform disagree by up to {apart:.3g} mm; the sform is used")
+        elif spacing_valid and not qform_set:
+            lengths = np.sqrt((sform[:3, :dims] ** 2).sum(axis=0))
+            if np.abs(lengths / pixdim[:dims] - 1).max() > PIXDIM:
+                said = f"{np.round(lengths, 4).tolist()} by the sform, {np.round(pixdim[:dims], 4).tolist()} by pixdim"
+                doubts.append(f"two voxel sizes: {said}; the sform is used")
     elif qform is not None and usable(qform, dims):
         chosen = qform
         if sform_set:

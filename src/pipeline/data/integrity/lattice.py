@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import combinations
 
@@ -37,24 +37,54 @@ def lattice(shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def digest_of(shape: tuple[int, ...], sample: np.ndarray) -> str:
-    """A hash of the sample that does not depend on the type of numbers it was stored in.
+    """A hash of the sample that depends neither on the type of numbers it was stored in nor on their order.
 
-    Images whose digests differ are different; those whose digests agree are compared voxel by voxel.
+    Images whose digests differ are different, mirrored or turned ones too; those whose digests agree are compared voxel
+    by voxel.
     """
-    digest = hashlib.sha256(repr(tuple(size for size in shape if size > 1)).encode())
-    digest.update(np.ascontiguousarray(sample, "<f4").data)
+    digest = hashlib.sha256(repr(sorted(size for size in shape if size > 1)).encode())
+    digest.update(np.sort(np.ascontiguousarray(sample, "<f4")).data)
     return digest.hexdigest()[:24]
 
 
-def fit_of(image: np.ndarray, mask: np.ndarray, low: float, high: float) -> tuple[float, float, str]:
+def extent_of(sample: np.ndarray) -> tuple[float, ...]:
+    """Along each axis of a sample (C, slowest axis, ..., fastest) the part that is left without constant planes at
+    its two ends, 0 to 1."""
+    return tuple(_extent(np.moveaxis(sample, axis, 0)) for axis in range(1, sample.ndim))
+
+
+def _extent(planes: np.ndarray) -> float:
+    count = len(planes)
+    first = next((number for number in range(count) if planes[number].min() != planes[number].max()), count)
+    if first == count:
+        return 0.0
+    last = next(number for number in reversed(range(count)) if planes[number].min() != planes[number].max())
+    return (last + 1 - first) / count
+
+
+def twins_of(sample: np.ndarray) -> tuple[int, ...]:
+    """The first two channels of a sample (C, ...) that are equal and not constant; () where none are."""
+    known: dict[bytes, int] = {}
+    for number, channel in enumerate(sample):
+        if channel.min() != channel.max():
+            other = known.setdefault(channel.tobytes(), number)
+            if other != number:
+                return other, number
+    return ()
+
+
+def centred(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The first channel of a sample, clipped to two percentiles and without its mean, float32."""
+    grey = np.clip(image[0].astype(np.float32), low, high)
+    return np.asarray(grey - grey.mean(), np.float32)
+
+
+def fit_of(grey: np.ndarray, mask: np.ndarray) -> tuple[float, float, str]:
     """How well a mask fits its image: the part of the image's variance that it explains (eta squared) as given, the
     best among mirrored and transposed masks, and the name of that one.
 
-    ``image``, ``mask``: samples on one lattice, (1, slowest axis, ..., fastest); ``low``, ``high``: percentiles to
-    which the image is clipped.
+    ``grey``: see ``centred``; ``mask``: sample on the same lattice, (1, slowest axis, ..., fastest).
     """
-    grey = np.clip(image[0].astype(np.float32), low, high)
-    grey -= grey.mean()
     inside = (mask[0] != 0).astype(np.float32)
     total, count = float(inside.size), float(inside.sum())
     variance = float(np.dot(grey.ravel(), grey.ravel()))
@@ -67,6 +97,28 @@ def fit_of(image: np.ndarray, mask: np.ndarray, low: float, high: float) -> tupl
 
     best, name = max(((share(turned), name) for name, turned in _turned(inside)), default=(0.0, ""))
     return share(inside), best, name
+
+
+def classes_of(grey: np.ndarray, mask: np.ndarray, values: Iterable[int]) -> dict[int, tuple[float, ...]]:
+    """What the voxels of each mask value have in common: their part of the image (0 to 1), their mean brightness in
+    standard deviations of the image, and their centre along each axis, fastest first, -0.5 to 0.5 from the middle.
+
+    ``grey`` and ``mask`` as in ``fit_of``; values that the sample lacks are left out.
+    """
+    deviation = float(grey.std())
+    found: dict[int, tuple[float, ...]] = {}
+    for value in values if deviation else ():
+        inside = mask[0] == value
+        count = int(np.count_nonzero(inside))
+        if not count:
+            continue
+        brightness = float(np.dot(grey.ravel(), inside.ravel())) / count / deviation
+        centre = []
+        for axis in reversed(range(inside.ndim)):
+            sums = inside.sum(axis=tuple(other for other in range(inside.ndim) if other != axis))
+            centre.append(float(np.dot(sums, np.arange(len(sums)) + 0.5)) / count / len(sums) - 0.5)
+        found[value] = (count / inside.size, brightness, *centre)
+    return found
 
 
 def _turned(mask: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -16,7 +16,7 @@ from pipeline.data.image_io.image import require_regular
 from pipeline.data.integrity.reading import READING_VERSION, Job, Reading
 
 NAMES = tuple(field.name for field in fields(Reading))
-TUPLES = {"remedies", "shape", "affine", "doubts", "blank", "fit"}
+TUPLES = {"remedies", "shape", "affine", "doubts", "blank", "extent", "flat", "twins", "fit"}
 DEFAULTS = {field.name: field.default for field in fields(Reading)}
 
 
@@ -155,6 +155,8 @@ def _restore(line: str) -> list[Reading] | None:
                 said[name] = tuple(said[name])
             if "values" in said:
                 said["values"] = {int(value): count for value, count in said["values"].items()}
+            if said.get("classes") is not None:
+                said["classes"] = {int(value): tuple(found) for value, found in said["classes"].items()}
             found.append(Reading(**said))
     except (TypeError, ValueError, AttributeError):
         return None

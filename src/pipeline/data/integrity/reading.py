@@ -13,10 +13,13 @@ import numpy as np
 from pipeline.data.case import ArraySource, FileSource, Source
 from pipeline.data.image_io import Header, ImageError, read_blocks
 from pipeline.data.image_io.arrays import header_of, read_array
-from pipeline.data.integrity.lattice import fit_of
+from pipeline.data.integrity.lattice import centred, classes_of, fit_of
 
-READING_VERSION = 2
+READING_VERSION = 3
 """Raised whenever a reading of the same file would say something else."""
+
+VOXELS = 1 << 16  # hashed at once
+MOST_CLASSES = 16  # values of a mask whose place and brightness are measured
 
 Role = Literal["image", "mask", "voxels"]
 
@@ -39,19 +42,22 @@ class Job:
 class Reading:
     """What one image or mask turned out to be; ``fault`` is set, and all else empty, where it cannot be read.
 
-    ``sha256``: of the file; ``content``: hash of the decoded voxels, for images inside an .npz and where asked for.
+    ``sha256``: of the file; ``content``: hash of the decoded voxels, for images inside an .npz and where asked for;
+    ``bag``: the same whatever their order, where asked for.
     ``affine``: 16 numbers. ``sample``: hash of a lattice of voxels; all else about intensities but the extremes is
     estimated from that lattice: ``low``, ``high``: 1st and 99th percentile; ``saturated``: share of voxels at the
-    maximum; ``distinct``: number of values. ``nonfinite``: voxels that are NaN or infinite. ``blank``: slices between
+    maximum; ``distinct``: number of values; ``extent``, ``twins``: see lattice.py. ``flat``: channels of a volume that
+    are constant. ``nonfinite``: voxels that are NaN or infinite. ``blank``: slices between
     others that are constant, how many and the first. ``values``: voxels of each raw value in a mask; ``fraction``: a
-    mask value that is no whole number. ``picture``, ``thumb``: see ``picture.describe``. ``fit``: of a mask to the
-    image with the hash ``fit_to``, see ``lattice.fit_of``.
+    mask value that is no whole number. ``picture``, ``thumb``: see ``picture.describe``. ``fit``, ``classes``: of a
+    mask to the image with the hash ``fit_to``, see ``lattice.fit_of`` and ``lattice.classes_of``.
     """
 
     fault: str | None = None
     remedies: tuple[str, ...] = ()
     sha256: str = ""
     content: str = ""
+    bag: str = ""
     shape: tuple[int, ...] = ()
     channels: int = 0
     dtype: str = ""
@@ -65,6 +71,9 @@ class Reading:
     distinct: int = 0
     nonfinite: int = 0
     blank: tuple[int, ...] = ()
+    extent: tuple[float, ...] = ()
+    flat: tuple[int, ...] = ()
+    twins: tuple[int, ...] = ()
     values: dict[int, int] | None = None
     fraction: float | None = None
     sample: str = ""
@@ -72,6 +81,7 @@ class Reading:
     thumb: str = ""
     fit: tuple[float, float, str] | None = None
     fit_to: str = ""
+    classes: dict[int, tuple[float, ...]] | None = None
 
 
 def read_case(jobs: Sequence[Job]) -> list[list[Reading]]:
@@ -120,12 +130,15 @@ class _Read:
 
     def reading(self, reference: _Read | None) -> Reading:
         """What was read, with the fit to the image ``reference`` where there is one on the same grid."""
-        fit, fit_to = None, ""
+        fit, fit_to, classes = None, "", None
         if reference is not None and reference.shape == self.shape and reference.channels == self.channels == 1:
             image, mask = reference.summary, self.summary
             if not image.nonfinite and not mask.nonfinite:
-                fit, fit_to = fit_of(image.lattice(), mask.lattice(), *image.percentiles), reference.sha256
-        return self.summary.reading(self.sha256, doubts=tuple(self.doubts), fit=fit, fit_to=fit_to)
+                grey, sample = centred(image.lattice(), *image.percentiles), mask.lattice()
+                fit, fit_to = fit_of(grey, sample), reference.sha256
+                if len(mask.values) <= MOST_CLASSES:
+                    classes = classes_of(grey, sample, mask.values)
+        return self.summary.reading(self.sha256, doubts=tuple(self.doubts), fit=fit, fit_to=fit_to, classes=classes)
 
 
 def _read_images(path: Path, key: str) -> list[Reading]:
@@ -144,12 +157,28 @@ def _read_images(path: Path, key: str) -> list[Reading]:
 
 
 def _hash_voxels(path: Path) -> Reading:
-    """The hash of all voxels as float32 in storage order, whatever the format and type on disk."""
+    """Hashes of all voxels as float32, in storage order and in any order, whatever the format and type on disk.
+
+    The second is a sum of the hashes of single voxels (an incremental multiset hash, Clarke et al. 2003).
+    """
     header, blocks = read_blocks(FileSource(path))
-    digest = hashlib.sha256(repr(tuple(size for size in header.shape if size > 1)).encode())
+    sizes = [size for size in header.shape if size > 1]
+    digest, total = hashlib.sha256(repr(tuple(sizes)).encode()), 0
     for block, _ in _in_storage_order(header, blocks):
-        digest.update(np.ascontiguousarray(block, "<f4").tobytes())
-    return Reading(content=digest.hexdigest(), shape=tuple(header.shape), channels=header.channels)
+        for start in range(0, block.size, VOXELS):
+            part = np.ascontiguousarray(block[start : start + VOXELS], "<f4")
+            digest.update(part.data)
+            total += int(_mixed(part.view(np.uint32)).sum(dtype=np.uint64))
+    bag = f"{sorted(sizes)} {total % (1 << 64):016x}"
+    return Reading(content=digest.hexdigest(), bag=bag, shape=tuple(header.shape), channels=header.channels)
+
+
+def _mixed(bits: np.ndarray) -> np.ndarray:
+    """A hash of each number, 64 bits (the finaliser of SplitMix64, Steele et al. 2014)."""
+    mixed = bits.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
 
 
 def _in_storage_order(header: Header, blocks: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:

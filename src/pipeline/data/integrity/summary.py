@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from pipeline.data.image_io import Header
-from pipeline.data.integrity.lattice import digest_of, lattice
+from pipeline.data.integrity.lattice import digest_of, extent_of, lattice, twins_of
 from pipeline.data.integrity.picture import describe
 from pipeline.data.integrity.reading import Reading
 
@@ -125,6 +125,7 @@ class Summary:
         doubts: tuple[str, ...] = (),
         fit: tuple[float, float, str] | None = None,
         fit_to: str = "",
+        classes: dict[int, tuple[float, ...]] | None = None,
     ) -> Reading:
         """The reading once all blocks are in."""
         if not np.isfinite(self.minimum):  # no voxel is finite
@@ -132,6 +133,8 @@ class Summary:
         low = high = saturated = 0.0
         distinct = 0
         picture = thumb = ""
+        extent: tuple[float, ...] = ()
+        twins: tuple[int, ...] = ()
         if not self.mask:
             found = self.sample[:: max(1, self.sample.size // SORTED)]
             found = found if not self.nonfinite else found[np.isfinite(found)]
@@ -141,6 +144,8 @@ class Summary:
                 self.percentiles = low, high
                 saturated = 1 - int(np.searchsorted(found, self.maximum)) / found.size
                 distinct = 1 + int(np.count_nonzero(found[1:] != found[:-1]))
+            extent = extent_of(self.lattice())
+            twins = twins_of(self.lattice()) if self.slices is not None and self.header.channels > 1 else ()
             if self.plane is not None and not self.nonfinite:
                 picture, thumb = describe(self.plane)
         return Reading(
@@ -159,6 +164,9 @@ class Summary:
             distinct=distinct,
             nonfinite=self.nonfinite,
             blank=self.slices.blank() if self.slices is not None else (),
+            extent=extent,
+            flat=self.slices.flat() if self.slices is not None else (),
+            twins=twins,
             values=dict(sorted(self.values.items())) if self.mask else None,
             fraction=self.fraction,
             sample="" if self.mask else digest_of(self.full, self.sample),
@@ -166,6 +174,7 @@ class Summary:
             thumb=thumb,
             fit=fit,
             fit_to=fit_to,
+            classes=classes,
         )
 
 
@@ -218,6 +227,11 @@ class _Slices:
                 inner = np.arange(shown[0], shown[-1] + 1)
                 found += inner[channel[inner]].tolist()
         return (len(found), min(found)) if found else ()
+
+    def flat(self) -> tuple[int, ...]:
+        """The channels, of several, in which every voxel is equal."""
+        low, high = (ends.reshape(-1, self.count) for ends in (self.low, self.high))
+        return tuple(np.flatnonzero(low.min(axis=1) == high.max(axis=1)).tolist()) if len(low) > 1 else ()
 
 
 def _slices(block: np.ndarray) -> Iterator[np.ndarray]:

@@ -15,6 +15,8 @@ from pipeline.data.image_io.image import spacing_of
 from pipeline.data.integrity.reading import Job, Reading, Role, reading_of
 from pipeline.data.integrity.result import CheckSettings, Fault, Severity
 
+TELLING = 64  # different values of an image that make its voxels known in any order
+
 
 @dataclass(frozen=True)
 class View:
@@ -61,9 +63,20 @@ class View:
         return found
 
     def content(self, source: Source, reading: Reading) -> str:
-        """What two sources share whose voxels are identical."""
-        voxels = self.readings.get(Job(source.path, "voxels")) if isinstance(source, FileSource) else None
-        return reading.content or (voxels[0].content if voxels else "") or reading.sha256
+        """What two sources share whose voxels are identical, mirrored or turned; of images with few values the order
+        of the voxels counts, as their number alone says little."""
+        voxels = self._voxels(source)
+        alike = "" if voxels is None else voxels.bag if reading.distinct >= TELLING else voxels.content
+        return reading.content or alike or reading.sha256
+
+    def turned(self, source: Source, other: Source) -> bool:
+        """Whether the voxels of two sources stand in different orders."""
+        voxels = self._voxels(source), self._voxels(other)
+        return voxels[0] is not None and voxels[1] is not None and voxels[0].content != voxels[1].content
+
+    def _voxels(self, source: Source) -> Reading | None:
+        found = self.readings.get(Job(source.path, "voxels")) if isinstance(source, FileSource) else None
+        return found[0] if found else None
 
     def sha256(self, source: Source) -> str:
         """The hash of the file of an image."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.data.archive import extract
 from pipeline.data.case import Case, Dataset, FileSource, TaskKind
 from pipeline.data.image_io import ImageError, stem_of
 from pipeline.data.labels import Labels, parse_labels
+from pipeline.data.readers import nnunet_labels
 from pipeline.data.readers.sources import (
     inside,
     nearest,
@@ -22,6 +22,7 @@ from pipeline.data.readers.sources import (
     require_root,
 )
 from pipeline.errors import UserError
+from pipeline.json_file import read_json
 
 INDEX = "dataset.json"
 
@@ -79,6 +80,7 @@ def read_decathlon(
         except UserError as error:
             mistakes.append(error)
     raise_all(mistakes)
+    require_no_test(listing, index)
     require_case_ids((case.case_id for case in cases), str(index))
     found_dims, found_channels = probe(cases)
     return Dataset(
@@ -98,8 +100,8 @@ def read_decathlon(
 def read_listing(index: Path) -> dict[str, Any]:
     """The content of a dataset.json with at least one training entry and the right count; raises UserError."""
     try:
-        listing: Any = json.loads(index.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        listing: Any = read_json(index)
+    except ValueError as error:
         raise UserError(f"{index}: no valid JSON ({error})", "copy or write it again") from None
     except OSError as error:
         raise UserError(f"{index}: cannot be read ({error.strerror})") from None
@@ -119,10 +121,30 @@ def read_listing(index: Path) -> dict[str, Any]:
 
 
 def labels_of(listing: Mapping[str, Any], index: Path) -> Labels:
-    """The labels that a dataset.json declares; raises UserError."""
+    """The labels that a dataset.json declares, as value -> name or, as nnU-Net has them, as name -> value.
+
+    Raises UserError.
+    """
     if "labels" not in listing:
         raise UserError(f"{index}: declares no labels", "declare them there or in data.labels={0: background, 1: ...}")
-    return parse_labels(listing["labels"], f"{index}: labels")
+    given = listing["labels"]
+    if isinstance(given, dict) and given and all(isinstance(value, int | list) for value in given.values()):
+        return nnunet_labels.labels_of(listing, index, None)
+    return parse_labels(given, f"{index}: labels")
+
+
+def require_no_test(listing: Mapping[str, Any], index: Path) -> None:
+    """Raise UserError(s) for cases that are listed for training and for the test as well."""
+    tests = listing.get("test")
+    entries = [entry.get("image") if isinstance(entry, dict) else entry for entry in tests or ()]
+    held = {PurePosixPath(entry) for entry in entries if isinstance(entry, str)}
+    raise_all(
+        [
+            UserError(f"{index}: {entry['image']} is listed for training and for the test as well", "take one out")
+            for entry in listing["training"]
+            if isinstance(entry, dict) and PurePosixPath(str(entry.get("image"))) in held
+        ]
+    )
 
 
 def fetch(task: str | None, root: str | Path | None) -> None:

@@ -53,7 +53,9 @@ def read_medmnist(
                 f"{path}: {split}_labels of shape {labels.shape} for {len(images)} images; "
                 "one whole number per image is supported"
             )
-        if labels.dtype.kind == "f" and not np.array_equal(labels, np.rint(labels)):
+        if not len(images):
+            raise UserError(f"{path}: {split}_images is empty (0 images)", "take the split out: data.splits=[...]")
+        if labels.dtype.kind == "f" and not (np.isfinite(labels) & (labels == np.rint(labels))).all():
             raise UserError(f"{path}: {split}_labels holds values that are no whole numbers")
         digits = max(5, len(str(len(images) - 1)))
         for index, value in enumerate(labels.ravel().tolist()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pipeline.data.readers.sources import (
     require_root,
 )
 from pipeline.errors import UserError
+from pipeline.json_file import read_json
 
 INDEX = "dataset.json"
 CHANNEL = re.compile(r"(.+)_(\d{4})")
@@ -215,8 +215,8 @@ def _distinct(names: list[str]) -> Iterable[str]:
 
 def _read_description(index: Path) -> dict[str, Any]:
     try:
-        described: Any = json.loads(index.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        described: Any = read_json(index)
+    except ValueError as error:
         raise UserError(f"{index}: no valid JSON ({error})", "copy or write it again") from None
     except OSError as error:
         raise UserError(f"{index}: cannot be read ({error.strerror})") from None

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from pipeline.data.readers.sources import listed
 from pipeline.errors import UserError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TABLES = (*SEPARATORS, ".parquet")
+
+MOST_CELLS = 10_000_000  # of a Parquet table; each becomes a text
+MOST_BYTES = 1 << 28
+TEXTS = ("string", "large_string", "binary", "large_binary")
 
 Row = dict[str, str]
 
@@ -35,7 +40,7 @@ def _read_text(path: Path, separator: str) -> tuple[list[str], list[Row]]:
             _require_separator(path, names, separator)
             rows = []
             for values in reader:
-                if not values:
+                if not any(values):  # spreadsheets leave rows of nothing but separators
                     continue
                 if len(values) != len(names):
                     raise UserError(
@@ -53,14 +58,47 @@ def _read_parquet(path: Path) -> tuple[list[str], list[Row]]:
     import pyarrow
     import pyarrow.parquet
 
+    if not path.is_file():  # a folder would be read as a table in parts
+        raise UserError(f"{path}: is no file")
     try:
-        table = pyarrow.parquet.read_table(path)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names, metadata = list(file.schema_arrow.names), file.metadata
+            texts = [field.name for field in file.schema_arrow if str(field.type) in TEXTS]
+        _require_names(path, names)
+        size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+        _require_size(path, metadata.num_rows, len(names), size)
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:  # a text that is repeated is read once
+            table = file.read()
+        _require_size(path, table.num_rows, len(names), sum(map(_written_out, table.columns)))
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: no Parquet table that can be read ({error})") from None
-    names = list(table.column_names)
-    _require_names(path, names)
-    columns = [[as_text(value) for value in table.column(name).to_pylist()] for name in names]
+    columns = [[as_text(value) for value in column.to_pylist()] for column in table.columns]
     return names, [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _require_size(path: Path, rows: int, columns: int, size: int) -> None:
+    """Refuse a table that would fill the memory: a few kilobytes can repeat one value billions of times."""
+    if rows * columns > MOST_CELLS or size > MOST_BYTES:
+        raise UserError(
+            f"{path}: too large: {rows:,} rows of {columns} columns, {size:,} bytes; "
+            f"the limits are {MOST_CELLS:,} cells and {MOST_BYTES:,} bytes",
+            "keep the rows and columns that describe the cases",
+        )
+
+
+def _written_out(column: Any) -> int:
+    """Bytes of a column once each of its repeated texts is written out."""
+    import pyarrow
+    import pyarrow.compute
+
+    total = 0
+    for chunk in column.chunks:
+        if pyarrow.types.is_dictionary(chunk.type):
+            lengths = pyarrow.compute.binary_length(chunk.dictionary)
+            total += pyarrow.compute.sum(lengths.take(chunk.indices)).as_py() or 0
+        else:
+            total += chunk.nbytes
+    return total
 
 
 def as_text(value: object) -> str:

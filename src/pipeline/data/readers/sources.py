@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -51,7 +52,7 @@ def inside(root: Path, name: str, origin: str, *, allow_outside: bool | None = N
     Raises UserError for absolute paths and those that climb out, unless ``allow_outside`` (None: the format has no such
     choice): a data set must not name foreign files.
     """
-    if "\0" in name or not name.strip():
+    if "\0" in name or not name.strip() or not _writable(name):
         raise UserError(f"{origin}: {name!r} is no file name")
     if allow_outside:
         return root / name
@@ -71,10 +72,21 @@ def inside(root: Path, name: str, origin: str, *, allow_outside: bool | None = N
     return root / name
 
 
+def _writable(name: str) -> bool:
+    """Whether the operating system can have a file of this name."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def case_id_fault(case_id: str) -> str | None:
     """Why a case id cannot be used, or None: ids become file names."""
     if not case_id.strip():
         return "case id is empty"
+    if not case_id.isascii() and re.search(r"[\ud800-\udfff]", case_id):
+        return f"case id {case_id!r} is not in UTF-8"
     if case_id in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f]", case_id):
         return f"case id {case_id!r} holds a character that is not allowed in a file name"
     if case_id != case_id.strip() or len(case_id.encode()) > 200:

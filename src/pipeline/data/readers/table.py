@@ -154,7 +154,9 @@ class _RowReader:
         if patient is None:
             raise self._mistake(row, f"patient_id of case {case_id} is missing")
         fold = columns.value("fold", row)
-        if fold is not None and not fold.isdecimal():
+        if fold is not None and fold.endswith(".0"):  # as spreadsheets and pandas write whole numbers beside a gap
+            fold = fold[:-2]
+        if fold is not None and not (fold.isdecimal() and len(fold) < 10):
             raise self._mistake(row, f"fold {fold!r} of case {case_id} is no whole number from 0")
         segmentation = self.task_kind == "segmentation"
         label = self._source("label", row)  # a hostile path is refused whatever the task

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from pipeline.data.integrity.result import Fault
 from pipeline.data.integrity.rules import (
+    agreement,
     duplicates,
     files,
     geometry,
@@ -24,6 +25,7 @@ RULES: tuple[Callable[[View], Iterator[Fault]], ...] = (
     files.outside,
     files.reused,
     duplicates.duplicate_images,
+    duplicates.same_modalities,
     duplicates.near_duplicates,
     duplicates.duplicate_masks,
     geometry.doubtful_header,
@@ -36,6 +38,7 @@ RULES: tuple[Callable[[View], Iterator[Fault]], ...] = (
     intensities.nearly_constant,
     intensities.like_a_mask,
     intensities.blank_slices,
+    intensities.cut_off,
     intensities.other_units,
     outliers.size,
     outliers.number_type,
@@ -46,12 +49,16 @@ RULES: tuple[Callable[[View], Iterator[Fault]], ...] = (
     masks.values,
     masks.empty,
     masks.misfit,
+    agreement.faint,
+    agreement.exchanged,
     masks.rare_classes,
     patients.case_ids,
     patients.enough_patients,
     patients.given_folds,
+    patients.unused_splits,
     patients.targets,
     names.look_alike,
     names.absent,
+    names.mispaired,
     shortcuts.class_given_away,
 )

@@ -53,7 +53,8 @@ def duplicate_images(view: View) -> Iterator[Fault]:
             elif view.sha256(source) == view.sha256(origin) or isinstance(source, ArraySource):
                 named = f"identical to {view.shown(origin)} (duplicate of case {first.case_id}"
             else:
-                named = f"holds the same voxels as {view.shown(origin)} (duplicate of case {first.case_id}"
+                turned = ", mirrored or turned" if view.turned(source, origin) else ""
+                named = f"holds the same voxels as {view.shown(origin)}{turned} (duplicate of case {first.case_id}"
             if isinstance(source, ArraySource):
                 splits = f", split {first.split} and {case.split}" if first.split != case.split else ""
                 leaks = "take one of them out" + (
@@ -67,6 +68,20 @@ def duplicate_images(view: View) -> Iterator[Fault]:
             else:
                 severity: Severity = "error" if contrary else "warning"
                 yield view.fault(severity, case, source, f"{named}){classes}", "take one of them out", "duplicate")
+
+
+def same_modalities(view: View) -> Iterator[Fault]:
+    """Two modalities of a case, or two channels of its image, are one and the same."""
+    for case in view.dataset.cases:
+        known: dict[str, Source] = {}
+        for source, reading in view.images(case):
+            if reading.twins and reading.channels == view.dataset.channels:
+                fault = f"channels {reading.twins[0]} and {reading.twins[1]} are identical"
+                yield view.fault("warning", case, source, fault, "save the other channel", "same_modality")
+            other = known.setdefault(view.content(source, reading), source)
+            if other is not source:
+                fault = f"identical to {other.name}, another modality of the same case (duplicate)"
+                yield view.fault("warning", case, source, fault, "restore the image of this modality", "same_modality")
 
 
 def near_duplicates(view: View) -> Iterator[Fault]:

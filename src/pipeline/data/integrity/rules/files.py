@@ -9,10 +9,12 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from pipeline.data.case import Case, Source
+from pipeline.data.image_io import files_of
 from pipeline.data.image_io.numpy_file import holds_image_and_label
 from pipeline.data.integrity.result import Fault
 from pipeline.data.integrity.view import View
 
+INWARDS = "copy the file into the folder, or set data.allow_outside=true"
 AGAIN = "restore the file, or take the case out of the list"
 
 
@@ -50,7 +52,10 @@ def _folded(name: str) -> str:
 
 
 def outside(view: View) -> Iterator[Fault]:
-    """A link leads out of the data set's folder: a data set must not name foreign files unless that is allowed."""
+    """A link leads out of the data set's folder: a data set must not name foreign files unless that is allowed.
+
+    That holds for the file with the voxels of an .mhd or .nrrd and for the list of the cases too.
+    """
     if view.settings.allow_outside:
         return
     root = view.dataset.root.resolve()
@@ -65,10 +70,14 @@ def outside(view: View) -> Iterator[Fault]:
 
     for case in view.dataset.cases:
         for source, _, reading in view.sources(case):
-            if reading.fault is None and not target(source.path).is_relative_to(root):
-                fault = f"links to {target(source.path)}, outside the data set's folder"
-                remedy = "copy the file into the folder, or set data.allow_outside=true"
-                yield view.fault("error", case, source, fault, remedy, "outside")
+            for path in files_of(source.path) if reading.fault is None else ():
+                if not target(path).is_relative_to(root):
+                    fault = f"links to {target(path)}, outside the data set's folder"
+                    yield view.fault("error", case, source, fault, INWARDS, "outside")
+    index = view.dataset.index
+    if index is not None and index.is_symlink() and not index.resolve().is_relative_to(root):
+        fault = f"the list of the cases links to {index.resolve()}, outside the data set's folder"
+        yield view.dataset_fault("error", fault, INWARDS, "outside")
 
 
 def reused(view: View) -> Iterator[Fault]:

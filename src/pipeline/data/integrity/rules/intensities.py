@@ -11,6 +11,9 @@ from pipeline.data.integrity.result import Fault
 from pipeline.data.integrity.view import View
 
 BINARY = 4  # values that an image of one bit has at most, ends of a resampling included
+LARGEST = float(np.finfo(np.float32).max)
+FEWEST = 3  # images from which a median means something
+PART = 0.55  # of the usual number of planes that show something; fewer are reported
 SEVERAL = 16  # values that an image has at least
 
 
@@ -19,6 +22,10 @@ def nonfinite(view: View) -> Iterator[Fault]:
     policy = view.settings.missing_voxels
     for case in view.dataset.cases:
         for source, reading in view.images(case):
+            if max(abs(reading.minimum), abs(reading.maximum)) > LARGEST:
+                extremes = f"{reading.minimum:g} to {reading.maximum:g}"
+                fault = f"intensities from {extremes} are too large: in float32 they are not finite (infinite)"
+                yield view.fault("error", case, source, fault, "compare its scale (scl_slope) with others", "nonfinite")
             if not reading.nonfinite:
                 continue
             if reading.nonfinite == reading.channels * math.prod(reading.shape):
@@ -41,6 +48,9 @@ def constant(view: View) -> Iterator[Fault]:
             if reading.minimum == reading.maximum and not reading.nonfinite:
                 fault = f"the image is constant: every voxel is {reading.minimum:g}"
                 yield view.fault("error", case, source, fault, "restore the image, or take the case out", "constant")
+            elif reading.flat:
+                fault = f"channel {reading.flat[0]} is constant: every voxel of it is equal, it is empty"
+                yield view.fault("error", case, source, fault, "restore it, or take the case out", "constant")
 
 
 def nearly_constant(view: View) -> Iterator[Fault]:
@@ -91,6 +101,21 @@ def blank_slices(view: View) -> Iterator[Fault]:
                 many = f"{count} slices between others are" if count > 1 else "a slice between others is"
                 fault = f"{many} blank (constant), the first is number {first}: slices are missing"
                 yield view.fault("warning", case, source, fault, "compare with the original scan", "blank_slices")
+
+
+def cut_off(view: View) -> Iterator[Fault]:
+    """Beyond some plane nothing is to be seen, while the others are filled: the acquisition or the file broke off."""
+    for found in view.by_modality.values():
+        shown = np.array([min(reading.extent, default=1.0) for _, _, reading in found])
+        usual = float(np.median(shown)) if len(shown) >= FEWEST else 0.0
+        for number in np.flatnonzero(shown <= PART * usual):
+            case, source, reading = found[number]
+            if reading.minimum < reading.maximum:
+                fault = (
+                    f"only {shown[number]:.0%} of its planes along one axis show something, the others are blank "
+                    f"(constant); most images have {usual:.0%}: was it cut off?"
+                )
+                yield view.fault("warning", case, source, fault, "compare with the original scan", "cut_off")
 
 
 def other_units(view: View) -> Iterator[Fault]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from pipeline.data.folds.given import TRAIN, VALIDATION
 from pipeline.data.integrity.result import Fault, Severity
 from pipeline.data.integrity.view import View
+
+TEST = ("test", "testing")
 
 
 def case_ids(view: View) -> Iterator[Fault]:
@@ -44,6 +47,17 @@ def given_folds(view: View) -> Iterator[Fault]:
                 said = f"patient {patient} stands in {what}s {', '.join(sorted(found))}: leaks into validation"
                 remedy = f"give all cases of a patient the same {what}"
                 yield view.dataset_fault(severity, said, remedy, f"patient_{what}s")
+
+
+def unused_splits(view: View) -> Iterator[Fault]:
+    """Cases that the given split leaves out because its name for them is none, or not known."""
+    if not view.settings.predefined or not any(case.split for case in view.dataset.cases):
+        return
+    counts = Counter(case.split or "" for case in view.dataset.cases)
+    for split, count in counts.items():
+        if split.casefold() not in (*TRAIN, *VALIDATION, *TEST):
+            said = f"{count} cases have {f'the split {split!r}' if split else 'no split'}: they are not used"
+            yield view.dataset_fault("warning", said, "name it train, val or test", "unused_split")
 
 
 def targets(view: View) -> Iterator[Fault]:
