@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Orientationd, Resized, Spacingd
 
 from pipeline.inference.decision import Decision
-from pipeline.inference.native_grid import NativeGrid, _general, to_native_grid
+from pipeline.inference.native_grid import SLAB, NativeGrid, _general, to_native_grid
 
 
 def one_hot(label: np.ndarray, classes: int) -> torch.Tensor:
@@ -107,7 +107,7 @@ def test_blocks_give_what_the_whole_gives(
     for edges in ([0, 4, 5, probabilities.shape[axis + 1]], list(range(probabilities.shape[axis + 1] + 1))):
         blocks = [(a, probabilities.narrow(axis + 1, a, b - a)) for a, b in pairwise(edges)]
         assert np.array_equal(grid.fill(blocks, axis), expected)
-    monkeypatch.setattr("pipeline.inference.native_grid.SLAB", 20)
+    monkeypatch.setitem(SLAB, "cpu", 20)
     assert np.array_equal(grid.fill([(0, probabilities)], axis), expected)
 
 

@@ -95,15 +95,19 @@ class LargestComponents:
 
     def after(self, pieces: Pieces, steps: Sequence[str]) -> NDArray[np.uint8]:
         """The class index (n,) of every piece after ``steps``."""
-        indices = pieces.index.copy()
+        indices = pieces.index
         for step in steps:
-            component = pieces.component[step]
-            there = np.isin(indices, self.parts[step]) & (component > 0)
-            if not there.any():
-                continue
-            sizes = np.bincount(component[there], weights=pieces.voxels[there])
-            indices[there & (component != sizes.argmax())] = self.below[step]
+            indices = self.step(pieces, indices, step)
         return indices
+
+    def step(self, pieces: Pieces, indices: NDArray[np.uint8], step: str) -> NDArray[np.uint8]:
+        """The class index (n,) of every piece after one more step, where ``indices`` are those before it."""
+        component = pieces.component[step]
+        there = np.isin(indices, self.parts[step]) & (component > 0)
+        if not there.any():
+            return indices
+        sizes = np.bincount(component[there], weights=pieces.voxels[there])
+        return np.where(there & (component != sizes.argmax()), np.uint8(self.below[step]), indices)
 
 
 class Overlaps:

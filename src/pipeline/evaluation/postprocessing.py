@@ -64,7 +64,7 @@ def choose(
     for step in steps:
         tried, changed = values.copy(), {}
         for key, of in studied.items():
-            indices = components.after(of.pieces, (*kept, step))
+            indices = components.step(of.pieces, now[key], step)
             if not np.array_equal(indices, now[key]):
                 changed[key] = indices
                 for name, dice in of.overlaps.dice(indices, of.parts).items():
@@ -111,7 +111,8 @@ def candidate_steps(components: LargestComponents) -> tuple[str, ...]:
 def _pooled(values: FloatArray, case: NDArray[np.intp]) -> FloatArray:
     """Mean Dice (C,) over cases of predictions (n, C), each case by the mean of its repeats; NaN where none is."""
     of_cases = mean_of_repeats(values, case)
-    return mean_of_repeats(of_cases, np.zeros(len(of_cases), np.intp))[0]
+    pooled: FloatArray = mean_of_repeats(of_cases, np.zeros(len(of_cases), np.intp))[0]
+    return pooled
 
 
 def _mean(per_class: FloatArray) -> float:

@@ -61,7 +61,7 @@ class NativeGrid:
         for values, rows, low in self._ready(blocks, self.lines[along], axis):
             turned = values.permute(0, *order)
             rest = math.prod(extent for number, extent in enumerate(target.shape) if number != along)
-            step = max(1, SLAB // max(1, rest))
+            step = max(1, SLAB.get(values.device.type, SLAB["cpu"]) // max(1, rest))
             for first in range(rows.start, rows.stop, step):
                 part = slice(first, min(first + step, rows.stop))
                 others = [(number, line) for number, line in enumerate(self.lines) if number != along]

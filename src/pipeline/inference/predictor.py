@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.inference.sums import Layout, Sums, choose_device, choose_type
+from pipeline.inference.sums import Layout, Sums, choose_type, where_it_fits
 from pipeline.inference.windows import blending_weights, window_starts
 
 Network = Callable[[Tensor], Tensor]
@@ -90,11 +90,12 @@ class SlidingWindow:
         shape = tuple(image.shape[1:])
         axis, device = self.axis(shape), device or image.device
         padded, before = _padded(image, self.patch_size)
+        padded = padded.to(where_it_fits(padded.nbytes, device))
         whole = padded.shape[1:]
         starts = [
             window_starts(size, window, self.overlap) for size, window in zip(whole, self.patch_size, strict=True)
         ]
-        weights = self.weights = self.weights.to(device)
+        weights = self.weights
         sums: Sums | None = None
         rows = starts[axis]
         for start, following in zip(rows, [*rows[1:], whole[axis]], strict=True):
@@ -107,7 +108,8 @@ class SlidingWindow:
                     if sums is None:
                         layout = self.layout(shape, logits.shape[1], len(networks))
                         dtype = choose_type(layout, self.accumulate, self.memory_gb)
-                        sums = Sums(layout, dtype, choose_device(layout, dtype, device))
+                        sums = Sums(layout, dtype, where_it_fits(layout.nbytes(dtype), device))
+                        weights = self.weights = weights.to(sums.device)
                     for corner, values in zip(together, logits, strict=True):
                         sums.add(number, corner, values, weights, 1 / len(self.flips))
                 assert sums is not None, "an ensemble needs a network"

@@ -55,12 +55,12 @@ def choose_type(layout: Layout, accumulate: str, memory_gb: float | None) -> tor
     )
 
 
-def choose_device(layout: Layout, dtype: torch.dtype, device: torch.device) -> torch.device:
-    """Where the sums lie: on ``device`` where they fit, else in the machine's memory."""
+def where_it_fits(nbytes: int, device: torch.device) -> torch.device:
+    """``device``, or the machine's memory where so many bytes do not fit on a GPU."""
     if device.type != "cuda":
         return device
     free, _ = torch.cuda.mem_get_info(device)
-    return device if layout.nbytes(dtype) <= FREE_SHARE * free else torch.device("cpu")
+    return device if nbytes <= FREE_SHARE * free else torch.device("cpu")
 
 
 class Sums:
@@ -68,6 +68,7 @@ class Sums:
 
     def __init__(self, layout: Layout, dtype: torch.dtype, device: torch.device) -> None:
         self.axis = layout.axis
+        self.device = device
         self.start = 0
         open_shape = layout.open_shape
         self.logits = [
@@ -80,10 +81,13 @@ class Sums:
         return tuple(slice(place, place + edge) for place, edge in zip(at, patch, strict=True))
 
     def add(self, network: int, corner: Sequence[int], logits: Tensor, weights: Tensor, factor: float) -> None:
-        """Add ``factor`` times the logits (K, *patch) float32 of a window, weighted; ``corner``: its first voxel."""
+        """Add ``factor`` times the logits (K, *patch) float32 of a window, weighted; ``corner``: its first voxel.
+
+        ``weights``: (*patch), where the sums are.
+        """
         total = self.logits[network]
         open_rows = total[(slice(None), *self._where(corner, weights.shape))]
-        logits, weights = logits.to(total.device), weights.to(total.device)
+        logits = logits.to(total.device)
         if total.dtype == torch.float32:
             open_rows.addcmul_(logits, weights, value=factor)
         else:
@@ -91,7 +95,7 @@ class Sums:
 
     def count(self, corner: Sequence[int], weights: Tensor) -> None:
         """Add the weights of a window, once for all networks."""
-        self.weights[self._where(corner, weights.shape)] += weights.to(self.weights.device)
+        self.weights[self._where(corner, weights.shape)] += weights
 
     def finish(self, rows: int) -> list[Tensor]:
         """Weighted means (K, ...) float32, one per network, of the first ``rows``."""
