@@ -15,9 +15,8 @@ from torch import Tensor
 from pipeline.inference.decision import Decision
 
 INSIDE = 0.5 + 1e-3  # voxels beyond the outermost centre that still belong to the grid
-SLAB = (
-    1 << 21
-)  # voxels of the native grid that are interpolated at once: a few of such arrays are held, not all classes
+# Voxels of the native grid that are interpolated at once, of one class after the other: as many as a processor caches.
+SLAB = {"cpu": 1 << 18, "cuda": 1 << 24}
 
 
 class NativeGrid:
