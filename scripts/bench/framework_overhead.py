@@ -5,7 +5,8 @@
 Both sides train the same network with the same loss, optimizer, weight averaging, bf16, gradient clipping, batches and
 augmentation on generated thorax CTs (`experiment=lung_unet`), in turn, in one process. The pipeline's side is its own
 training of a fold, progress line, metrics file and MLflow records (a real sqlite store) included; validation is left
-out of both, as a bare loop has none. The first epoch of each round is not counted. Prints seconds per epoch of both
+out of both, as a bare loop has none: the first epoch of each round, and the last with its validation, are not counted.
+Prints seconds per epoch of both
 sides (median, lowest, highest) and the ratio of the medians.
 """
 
@@ -86,7 +87,7 @@ def bare(run: FoldRun, epochs: int) -> list[float]:
             optimizer.step()
             averaged.update_parameters(network)
         seconds.append(time.perf_counter() - begun)
-    return seconds[1:]
+    return seconds[1:-1]
 
 
 def pipeline(run: FoldRun, tracker: Tracker, round_: int) -> list[float]:
@@ -96,7 +97,7 @@ def pipeline(run: FoldRun, tracker: Tracker, round_: int) -> list[float]:
     run.train(lambda metrics, epoch: tracker.log_metrics(key, metrics, epoch))
     tracker.end_run(key, "FINISHED")
     ends = pd.read_csv(run.folder / "metrics.csv")["seconds"].tolist()
-    return [after - before for before, after in pairwise(ends)]
+    return [after - before for before, after in pairwise(ends[:-1])]
 
 
 def main() -> None:

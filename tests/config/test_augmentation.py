@@ -24,7 +24,9 @@ def transforms(*overrides: str, spatial_dims: int = 3, spacing: float = 1.0) -> 
     """The resolved section; ``spacing``: mm of the last axis, the others have 1."""
     tree = validate(compose("train", list(overrides)), TrainConfig).tree
     values = [*[1.0] * (spatial_dims - 1), spacing]
-    section: dict[str, Any] = fill_derived(tree, {"spatial_dims": spatial_dims, "spacing": values})["transforms"]
+    sides = {"axes": [0], "paired": False, "swaps": []}
+    derived = {"spatial_dims": spatial_dims, "spacing": values, "sides": sides}
+    section: dict[str, Any] = fill_derived(tree, derived)["transforms"]
     return section
 
 

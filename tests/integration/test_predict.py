@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from pipeline.cli import main
+from pipeline.data.labels import Labels
+from pipeline.evaluation.components import LargestComponents
 from tests.integration.generated import EXPERIMENTS, hippocampus, shenzhen
 
 TINY = [
@@ -143,6 +145,45 @@ def test_class_probabilities(trained: dict[str, Path], tmp_path: Path) -> None:
     assert list(table.columns) == ["file", "normal", "tuberculosis"]
     assert np.allclose(table[["normal", "tuberculosis"]].sum(axis=1), 1)
     assert 0 <= json.loads((tmp_path / "out" / "scores.json").read_text())["metrics"]["auroc"]["mean"] <= 1
+
+
+def test_postprocessing_is_decided_recorded_and_applied(trained: dict[str, Path], tmp_path: Path) -> None:
+    """Masks of an untrained network have many components: what the run decided is what prediction does."""
+    run = trained["hippocampus_unet"]
+    content = json.loads((run / "postprocess.json").read_text())
+    summary = json.loads((run / "summary.json").read_text())
+    assert content["decided_on"]["folds"] == [0, 1] and content["decided_on"]["of_folds"] == 3
+    assert [step["largest_of"] for step in content["steps"]] == ["all foreground", "Anterior", "Posterior"]
+    assert summary["postprocessing"]["kept"] == content["kept"]
+    table = pd.read_csv(run / "cases.csv")
+    assert table.groupby("class")["dice"].mean().mean() == pytest.approx(summary["metrics"]["dice"]["mean"])
+    path = run / "postprocess.json"
+    before = path.read_text()
+    image = sorted((run.parent / "hippocampus_unet_data" / "imagesTr").iterdir())[0]
+    masks = {}
+    try:
+        path.write_text(json.dumps({"kept": ["all foreground", "Anterior"], "connectivity": "corners"}))
+        for name, choice in (("on", "true"), ("off", "false")):
+            given = [f"run={run}", f"input={image}", f"output={tmp_path / name}", f"postprocess={choice}"]
+            assert main(["predict", *given]) == 0
+            masks[name] = np.asarray(nib.load(tmp_path / name / image.name).dataobj)
+    finally:
+        path.write_text(before)
+    labels = Labels({0: "background", 1: "Anterior", 2: "Posterior"})
+    expected = LargestComponents(labels, "corners")(masks["off"].astype(np.uint8), ["all foreground", "Anterior"])
+    assert np.array_equal(masks["on"], expected)
+
+
+def test_a_bound_on_memory_that_cannot_be_kept_is_told(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained["lung_xray_unet"]
+    images = run.parent / "lung_xray_unet_data" / "images"
+    given = [f"run={run}", f"input={images}", f"output={tmp_path / 'out'}", "memory_gb=1e-6"]
+    assert main(["predict", *given]) == 2
+    said = capsys.readouterr().err
+    assert "inference.memory_gb=1e-06: predicting 32x32 voxels, 2 classes, with 2 network(s) needs" in said
+    assert "Traceback" not in said
 
 
 def test_out_of_fold_predictions_are_those_of_the_checkpoint(trained: dict[str, Path], tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -84,6 +86,39 @@ def test_early_stopping_and_best_checkpoint(data: Path, tmp_path: Path) -> None:
     assert folds[0]["epochs"] == 3  # the first, and two without a gain
     best = read_checkpoint(tmp_path / "fold_0" / "checkpoints" / "best.ckpt")
     assert best["epoch"] == folds[0]["best_epoch"] == 0
+
+
+@pytest.mark.parametrize(
+    "stop", ["schedule.epochs=3", "trainer.max_steps=5", "trainer.max_time=1s", "schedule.budget=2s"]
+)
+def test_best_and_last_weights_are_both_validated(data: Path, tmp_path: Path, stop: str) -> None:
+    """Wherever training stops, though epochs without validation lie between: here every second has one."""
+    given = [] if "epochs" in stop else ["schedule.epochs=null"] if "budget" in stop else ["schedule.epochs=1000"]
+    last = train(data, tmp_path, "trainer.validate_every=2", stop, *given)
+    fold = json.loads((tmp_path / "summary.json").read_text())["folds"][0]
+    history = pd.read_csv(tmp_path / "fold_0" / "metrics.csv")
+    assert last["global_step"] == fold["steps"] == history["step"].iloc[-1]
+    assert fold["last_validation_metric"] == pytest.approx(history["val_metric"].iloc[-1])
+    assert fold["best_validation_metric"] == pytest.approx(history["val_metric"].max())
+    best = read_checkpoint(tmp_path / "fold_0" / "checkpoints" / "best.ckpt")
+    assert best["epoch"] == fold["best_epoch"] == history["val_metric"].idxmax()
+
+
+def test_the_best_weights_can_be_evaluated(data: Path, tmp_path: Path) -> None:
+    """Weights that only get worse: those of the first validation are the best."""
+    overrides = ["evaluation.checkpoint=best", "optimizer.lr=3.0", "schedule=constant", "trainer.ema_decay=null"]
+    train(data, tmp_path, *overrides, "schedule.epochs=3")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["checkpoint"] == "best"
+    case = json.loads((tmp_path / "folds.json").read_text())["folds"][0]["validation"]["cases"][0]
+    image = data / "data" / "imagesTr" / f"{case}.nii.gz"
+    masks = {"recorded": np.asarray(nib.load(tmp_path / "fold_0" / "predictions" / image.name).dataobj)}
+    for name in ("best", "last"):
+        out = tmp_path / name
+        assert main(["predict", f"run={tmp_path}", f"input={image}", f"output={out}", f"checkpoint={name}"]) == 0
+        masks[name] = np.asarray(nib.load(out / image.name).dataobj)
+    assert np.array_equal(masks["best"], masks["recorded"])
+    assert not np.array_equal(masks["last"], masks["recorded"])
 
 
 def test_ctrl_c_keeps_what_exists(data: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Back onto the file's grid: exact where grids coincide, right where they differ."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Orientationd, Resized, Spacingd
 
 from pipeline.inference.decision import Decision
-from pipeline.inference.native_grid import _general, to_native_grid
+from pipeline.inference.native_grid import SLAB, NativeGrid, _general, to_native_grid
 
 
 def one_hot(label: np.ndarray, classes: int) -> torch.Tensor:
@@ -78,3 +80,47 @@ def test_separable_and_general_agree() -> None:
     inside = ((place >= 0) & (place <= np.array([8, 7, 6])[:, None, None, None])).all(0)
     assert inside.mean() > 0.5
     assert (fast == slow)[inside].mean() > 0.999
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("painted", [None, (1, 2, 3)])
+@pytest.mark.parametrize(
+    ("scale", "shift"),
+    [((0.61, -0.73, 0.9), (0.3, 6.7, 0.2)), ((1, -1, 1), (2, 7, -3)), ((2.3, 0.5, -1.7), (-2, 1, 6))],
+)
+def test_blocks_give_what_the_whole_gives(
+    axis: int, painted: tuple[int, ...] | None, scale: tuple[float, ...], shift: tuple[float, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Whatever rows come together, along whatever axis, and however little is interpolated at once."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.nn.functional.avg_pool3d(8 * torch.randn(1, 3, 11, 10, 9, generator=generator), 3, 1, 1)[0]
+    decision = Decision(painted)
+    probabilities = decision.probabilities(logits[None])[0]
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.diag(scale)[[1, 0, 2]]
+    matrix[:3, 3] = shift
+    shape = (9, 13, 7)
+    expected = to_native_grid(probabilities, np.eye(4), matrix, shape, decision)
+    assert len(np.unique(expected)) > 2
+    grid = NativeGrid(np.eye(4), matrix, probabilities.shape[1:], shape, decision)
+    for edges in ([0, 4, 5, probabilities.shape[axis + 1]], list(range(probabilities.shape[axis + 1] + 1))):
+        blocks = [(a, probabilities.narrow(axis + 1, a, b - a)) for a, b in pairwise(edges)]
+        assert np.array_equal(grid.fill(blocks, axis), expected)
+    monkeypatch.setitem(SLAB, "cpu", 20)
+    assert np.array_equal(grid.fill([(0, probabilities)], axis), expected)
+
+
+def test_a_turned_grid_from_blocks() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.softmax(3 * torch.randn(3, 9, 8, 7, generator=generator), 0)
+    turn = np.eye(4)
+    turn[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]
+    expected = to_native_grid(probabilities, np.eye(4), turn, (8, 8, 7))
+    blocks = [(0, probabilities[:, :, :3]), (3, probabilities[:, :, 3:])]
+    assert np.array_equal(NativeGrid(np.eye(4), turn, (9, 8, 7), (8, 8, 7)).fill(blocks, 1), expected)
+
+
+def test_classes_one_after_the_other() -> None:
+    values = torch.rand(4, 5, 6, 7)
+    assert torch.equal(Decision().of_classes(iter(values)), values.argmax(0).to(torch.uint8))

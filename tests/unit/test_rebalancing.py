@@ -13,6 +13,7 @@ from pipeline.config.compose import compose
 from pipeline.config.schema import TrainConfig
 from pipeline.config.validate import validate
 from pipeline.data.case import Dataset, Labels
+from pipeline.data.sides import Sides
 from pipeline.errors import UserError
 from pipeline.training.experiment import Experiment
 from pipeline.training.rebalancing import patch_sampling, rebalance, rebalanced_twice, require_sampling
@@ -39,6 +40,7 @@ def experiment(dataset: Dataset, *overrides: str) -> Experiment:
         patch_size=(8, 8),
         spacing=(1.0, 1.0),
         channels=1,
+        sides=Sides((0,), (), ()),
         output=Path("/nowhere"),
         console=Console(quiet=True),
         trusted=(),

@@ -43,6 +43,8 @@ def run(composed: Composed) -> int:
         labels=labels,
         folds=folds,
         checkpoint=checkpoint,
+        postprocess=settings.postprocess,
+        memory_gb=settings.memory_gb,
         batch=settings.batch,
         drift=drift_settings(settings),
         trusted=composed.trusted,

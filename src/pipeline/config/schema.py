@@ -122,7 +122,9 @@ class Inference(Section):
     overlap: Annotated[float, Field(ge=0, lt=1)]
     window_batch: Count
     blending: Literal["gaussian", "constant"]
-    mirror_axes: list[Annotated[int, Field(ge=0, le=2)]]
+    mirror_axes: list[Annotated[int, Field(ge=0, le=2)]] | Literal["auto"]
+    accumulate: Literal["auto", "float32", "float16"]
+    memory_gb: Annotated[float, Field(gt=0)] | None
     region_threshold: Annotated[float, Field(gt=0, lt=1)]
 
     def window(self) -> dict[str, Any]:
@@ -138,6 +140,8 @@ class Evaluation(Section):
     resamples: Count
     seed: int
     figures: bool
+    postprocess: Literal["auto", "none"]
+    connectivity: Literal["faces", "edges", "corners"]
 
 
 class Tracking(Section):
@@ -182,6 +186,7 @@ class Derived(Section):
     out_channels: int | None
     patch_size: list[int] | None
     spacing: list[float] | None
+    sides: dict[str, Any] | None
     class_weights: list[float] | None
 
 
@@ -236,6 +241,8 @@ class PredictConfig(Section):
     labels: str | None
     ensemble: list[int] | None
     checkpoint: Literal["last", "best"] | None
+    postprocess: bool
+    memory_gb: Annotated[float, Field(gt=0)] | None
     batch: Count
     drift: Drift
     tracking: Tracking

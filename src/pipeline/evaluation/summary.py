@@ -63,7 +63,7 @@ def summarise_segmentation(
 
     cases = scored.drop_duplicates("case_id")
     patients = cases["patient_id"].astype(str).to_numpy()
-    of_cases = _mean_of_repeats(values, scored.groupby("case_id", sort=False).ngroup().to_numpy())
+    of_cases = mean_of_repeats(values, scored.groupby("case_id", sort=False).ngroup().to_numpy())
     flat = of_cases.reshape(len(cases), -1)
     known = ~np.isnan(of_cases)
     defined = np.asarray(known.any(axis=0))
@@ -157,7 +157,7 @@ def _scores_of(truth: NDArray[np.int64], probabilities: FloatArray) -> Statistic
     return statistic
 
 
-def _mean_of_repeats(values: FloatArray, case: NDArray[np.intp]) -> FloatArray:
+def mean_of_repeats(values: FloatArray, case: NDArray[np.intp]) -> FloatArray:
     """Mean over the rows of each case, NaN left out: (n, ...) and the case of each row -> (cases, ...)."""
     known = ~np.isnan(values)
     sums = np.zeros((case.max(initial=-1) + 1, *values.shape[1:]))

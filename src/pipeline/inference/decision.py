@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,22 @@ class Decision:
         """Class indices (*spatial) uint8 of ``values`` (K, *spatial): probabilities, or ``logits`` of them."""
         if self.painted is None:
             return values.argmax(dim=0).to(torch.uint8)
-        found = torch.zeros(values.shape[1:], dtype=torch.uint8, device=values.device)
-        for index, value in zip(self.painted, values, strict=True):
-            found[(torch.sigmoid(value) if logits else value) > self.threshold] = index
+        probabilities = (torch.sigmoid(value) if logits else value for value in values)
+        return self.of_classes(probabilities)
+
+    def of_classes(self, probabilities: Iterable[Tensor]) -> Tensor:
+        """Class indices (*spatial) uint8 of probabilities (*spatial) that come one output after the other."""
+        found: Tensor | None = None
+        highest: Tensor | None = None
+        for number, values in enumerate(probabilities):
+            if found is None:
+                found = torch.zeros(values.shape, dtype=torch.uint8, device=values.device)
+            if self.painted is not None:
+                found.masked_fill_(values > self.threshold, self.painted[number])
+            elif highest is None:
+                highest = values.clone()
+            else:
+                found.masked_fill_(values > highest, number)
+                torch.maximum(highest, values, out=highest)
+        assert found is not None, "there is an output"
         return found

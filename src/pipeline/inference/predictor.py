@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import combinations
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations, product
 
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.inference.sums import Layout, Sums, choose_type, where_it_fits
+from pipeline.inference.windows import blending_weights, window_starts
 
 Network = Callable[[Tensor], Tensor]
+Activation = Callable[[Tensor], Tensor]
 
 
 class SlidingWindow:
     """Logits of a whole image from overlapping windows, averaged over test-time flips.
 
-    ``patch_size``: voxels of a window; ``overlap``: part of its edge; ``blending``: gaussian (sigma 1/8 of the
-    window) or constant; ``mirror_axes``: spatial axes whose flips, in all combinations, are averaged on logits.
-    Reference behaviour: nnU-Net (Isensee et al. 2021), inference by MONAI's sliding window.
+    ``patch_size``: voxels of a window; ``overlap``: part of its edge; ``window_batch``: windows per forward pass;
+    ``blending``: gaussian (sigma 1/8 of the window) or constant; ``mirror_axes``: spatial axes whose flips, in all
+    combinations, are averaged on logits, window by window. The windows go along one axis of the image; rows that no
+    later window reaches are given on, so that sums of few rows are held at a time: in ``accumulate`` (float32, float16,
+    or auto: float16 where float32 needs more than ``memory_gb``, 10^9 bytes; None: no bound).
+
+    Windows, weights and padding are those of MONAI's sliding_window_inference, flips those of nnU-Net (Isensee et al.
+    2021). Images smaller than a window are padded with zeros.
     """
 
     def __init__(
@@ -28,32 +37,110 @@ class SlidingWindow:
         window_batch: int,
         blending: str,
         mirror_axes: Sequence[int],
+        accumulate: str = "auto",
+        memory_gb: float | None = None,
     ) -> None:
         self.patch_size = tuple(patch_size)
         self.overlap = overlap
         self.window_batch = window_batch
-        self.blending = blending
-        self.mirror_axes = tuple(axis for axis in mirror_axes if axis < len(self.patch_size))
+        self.accumulate = accumulate
+        self.memory_gb = memory_gb
+        self.flips = all_flips([axis for axis in mirror_axes if axis < len(self.patch_size)])
+        self.weights = blending_weights(self.patch_size, blending)
+
+    def axis(self, shape: Sequence[int]) -> int:
+        """The spatial axis along which an image of ``shape`` is given on: where a window reaches least of it."""
+        reach = [window / max(size, window) for window, size in zip(self.patch_size, shape, strict=True)]
+        return reach.index(min(reach))
+
+    def layout(self, shape: Sequence[int], classes: int, networks: int) -> Layout:
+        """Sizes of the sums for an image of spatial ``shape``."""
+        whole = tuple(max(size, window) for size, window in zip(shape, self.patch_size, strict=True))
+        return Layout(networks, classes, whole, self.patch_size, self.axis(shape))
+
+    def require_memory(self, shape: Sequence[int], classes: int, networks: int) -> None:
+        """Raise UserError where such an image cannot be predicted within ``memory_gb``."""
+        choose_type(self.layout(shape, classes, networks), self.accumulate, self.memory_gb)
 
     def __call__(self, network: Network, image: Tensor) -> Tensor:
         """Logits (B, classes, *spatial) float32 of ``image`` (B, C, *spatial)."""
-        logits: Tensor | None = None
-        flips = all_flips(self.mirror_axes)
-        for dims in flips:
-            windows = sliding_window_inference(
-                torch.flip(image, dims) if dims else image,
-                self.patch_size,
-                self.window_batch,
-                network,
-                overlap=self.overlap,
-                mode=self.blending,
-                sigma_scale=0.125,
-            )
-            assert isinstance(windows, Tensor)
-            part = torch.flip(windows, dims) if dims else windows
-            logits = part.float() if logits is None else logits + part
-        assert logits is not None
-        return logits / len(flips)
+        along = self.axis(image.shape[2:]) + 1
+        whole: Tensor | None = None
+        for number, one in enumerate(image):
+            for start, logits in self.blocks([network], one):
+                if whole is None:
+                    whole = logits.new_empty((len(image), len(logits), *image.shape[2:]), device=image.device)
+                whole[number].narrow(along, start, logits.shape[along]).copy_(logits)
+        assert whole is not None, "an image has voxels"
+        return whole
+
+    def blocks(
+        self,
+        networks: Sequence[Network],
+        image: Tensor,
+        activation: Activation | None = None,
+        *,
+        device: torch.device | None = None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The result for ``image`` (C, *spatial) in pieces along ``axis``: first row, and (K, ...) float32.
+
+        Mean over the networks of the logits, or of what ``activation`` makes of them, (B, K, ...). ``device``: where
+        the networks are; None: where the image is. Raises UserError where ``memory_gb`` is too little.
+        """
+        shape = tuple(image.shape[1:])
+        axis, device = self.axis(shape), device or image.device
+        padded, before = _padded(image, self.patch_size)
+        padded = padded.to(where_it_fits(padded.nbytes, device))
+        whole = padded.shape[1:]
+        starts = [
+            window_starts(size, window, self.overlap) for size, window in zip(whole, self.patch_size, strict=True)
+        ]
+        weights = self.weights
+        sums: Sums | None = None
+        rows = starts[axis]
+        for start, following in zip(rows, [*rows[1:], whole[axis]], strict=True):
+            corners = list(product(*(places if at != axis else [start] for at, places in enumerate(starts))))
+            for first in range(0, len(corners), self.window_batch):
+                together = corners[first : first + self.window_batch]
+                windows = _cut(padded, together, self.patch_size).to(device)
+                for number, network in enumerate(networks):
+                    logits = self._flipped(network, windows)
+                    if sums is None:
+                        layout = self.layout(shape, logits.shape[1], len(networks))
+                        dtype = choose_type(layout, self.accumulate, self.memory_gb)
+                        sums = Sums(layout, dtype, where_it_fits(layout.nbytes(dtype), device))
+                        weights = self.weights = weights.to(sums.device)
+                    for corner, values in zip(together, logits, strict=True):
+                        sums.add(number, corner, values, weights, 1 / len(self.flips))
+                assert sums is not None, "an ensemble needs a network"
+                for corner in together:
+                    sums.count(corner, weights)
+            assert sums is not None
+            finished = _mean(sums.finish(following - start), activation)
+            sums.move(following - start)
+            low, high = max(start - before[axis], 0), min(following - before[axis], shape[axis])
+            if high > low:
+                for at, (size, offset) in enumerate(zip(shape, before, strict=True)):
+                    if at == axis:
+                        finished = finished.narrow(at + 1, low + offset - start, high - low)
+                    else:
+                        finished = finished.narrow(at + 1, offset, size)
+                yield low, finished
+
+    def _flipped(self, network: Network, windows: Tensor) -> Tensor:
+        """Sum over the flips of the logits (n, K, *patch) float32 of ``windows`` (n, C, *patch)."""
+        total: Tensor | None = None
+        for dims in self.flips:
+            logits = network(torch.flip(windows, dims) if dims else windows)
+            if logits.shape[2:] != windows.shape[2:]:
+                raise ValueError(f"windows of {tuple(windows.shape[2:])} voxels gave {tuple(logits.shape[2:])}")
+            logits = torch.flip(logits, dims) if dims else logits
+            if total is None:  # a copy where more is added to it: it may be the image itself
+                total = logits.to(torch.float32, copy=len(self.flips) > 1)
+            else:
+                total += logits
+        assert total is not None
+        return total
 
 
 class WholeImage:
@@ -84,7 +171,7 @@ def ensemble(
     image: Tensor,
     *,
     bf16: bool,
-    activation: Callable[[Tensor], Tensor] = softmax,
+    activation: Activation = softmax,
 ) -> Tensor:
     """Mean over the networks of the probabilities, (B, K, ...) float32 on the image's device."""
     total: Tensor | None = None
@@ -94,3 +181,33 @@ def ensemble(
             total = probabilities if total is None else total + probabilities
     assert total is not None, "an ensemble needs a network"
     return total / len(networks)
+
+
+def _padded(image: Tensor, patch_size: Sequence[int]) -> tuple[Tensor, list[int]]:
+    """The image (C, *spatial) at least as large as a window, and how much stands before it along each axis."""
+    lacking = [max(window - size, 0) for window, size in zip(patch_size, image.shape[1:], strict=True)]
+    before = [number // 2 for number in lacking]
+    if not any(lacking):
+        return image, before
+    sides = [(low, number - low) for low, number in zip(before, lacking, strict=True)]
+    return F.pad(image, [width for pair in reversed(sides) for width in pair]), before
+
+
+def _cut(image: Tensor, corners: Sequence[Sequence[int]], patch_size: Sequence[int]) -> Tensor:
+    """Windows (n, C, *patch) of an image; a view where there is one."""
+    windows = [
+        image[(slice(None), *(slice(place, place + edge) for place, edge in zip(corner, patch_size, strict=True)))]
+        for corner in corners
+    ]
+    return windows[0][None] if len(windows) == 1 else torch.stack(windows)
+
+
+def _mean(logits: Sequence[Tensor], activation: Activation | None) -> Tensor:
+    """Mean over the networks of what ``activation`` makes of their logits (K, ...)."""
+    total: Tensor | None = None
+    for values in logits:
+        if activation is not None:
+            values = activation(values[None])[0]
+        total = values if total is None else total.add_(values)
+    assert total is not None
+    return total if len(logits) == 1 else total.div_(len(logits))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,36 @@ from pipeline.data.modalities import reference_source
 from pipeline.data.preprocessing import Prepared, read_label
 from pipeline.evaluation.segmentation_metrics import segmentation_case_metrics
 from pipeline.inference.decision import Decision
-from pipeline.inference.native_grid import to_native_grid
-from pipeline.inference.predictor import ensemble
+from pipeline.inference.native_grid import NativeGrid
+from pipeline.inference.predictor import SlidingWindow, WholeImage, ensemble
+from pipeline.prediction.background import InOrder
 
 Networks = Sequence[Any]
 Report = Callable[[int, int], None]
+Mask = np.ndarray[Any, np.dtype[np.uint8]]
+Affine = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def segment(
-    networks: Networks, predictor: Any, prepared: Prepared, decision: Decision, *, device: torch.device, bf16: bool
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    networks: Networks,
+    predictor: SlidingWindow,
+    prepared: Prepared,
+    decision: Decision,
+    *,
+    device: torch.device,
+    bf16: bool,
+) -> Mask:
     """Class indices of one case on its native grid: mean of the networks' probabilities, resampled, decided."""
-    image = torch.from_numpy(network_image(prepared))[None].to(device)
-    probabilities = ensemble(networks, predictor, image, bf16=bf16, activation=decision.probabilities)[0]
-    return to_native_grid(probabilities, prepared.affine, prepared.native_affine, prepared.native_shape, decision)
+    image = torch.from_numpy(network_image(prepared))
+    grid = NativeGrid(prepared.affine, prepared.native_affine, prepared.shape, prepared.native_shape, decision)
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        blocks = predictor.blocks(networks, image, decision.probabilities, device=device)
+        return grid.fill(blocks, predictor.axis(prepared.shape))
 
 
 def segment_cases(
     networks: Networks,
-    predictor: Any,
+    predictor: SlidingWindow,
     cases: Sequence[Case],
     prepare: Callable[[Case], Prepared],
     labels: Labels,
@@ -50,16 +62,24 @@ def segment_cases(
     bf16: bool,
     report: Report | None = None,
 ) -> pd.DataFrame:
-    """Predict, save under ``folder`` and score every case: one row per case and class or region that it annotates."""
-    rows: list[dict[str, Any]] = []
-    for done, case in enumerate(cases, start=1):
-        prepared = prepare(case)
-        prediction = segment(networks, predictor, prepared, decision, device=device, bf16=bf16)
+    """Predict, save under ``folder`` and score every case: one row per case and class or region that it annotates.
+
+    A mask is written and scored while the next case is computed.
+    """
+
+    def finish(done: int, case: Case, affine: Affine, prediction: Mask) -> list[dict[str, Any]]:
         write_mask(folder / prediction_name(case), prediction, labels, reference_source(case, modalities))
-        rows += score_segmentation(case, prediction, prepared.native_affine, labels, tolerance_mm, fold)
+        rows = score_segmentation(case, prediction, affine, labels, tolerance_mm, fold)
         if report is not None:
             report(done, len(cases))
-    return pd.DataFrame(rows)
+        return rows
+
+    with InOrder[list[dict[str, Any]]]() as background:
+        for done, case in enumerate(cases, start=1):
+            prepared = prepare(case)
+            prediction = segment(networks, predictor, prepared, decision, device=device, bf16=bf16)
+            background.submit(partial(finish, done, case, prepared.native_affine, prediction))
+    return pd.DataFrame([row for rows in background.results for row in rows])
 
 
 def score_segmentation(
@@ -68,22 +88,27 @@ def score_segmentation(
     """The rows of one case, of what it annotates; its mask is read from its file."""
     truth = read_label(case, labels).array[0]
     spacing = np.linalg.norm(affine[:3, : truth.ndim], axis=0)
-    annotated = labels.parts if case.labels_present is None else case.labels_present
     metrics = segmentation_case_metrics(
         prediction,
         truth,
         class_names=labels.names,
         spacing=spacing.tolist(),
         tolerance_mm=tolerance_mm,
-        parts={name: part for name, part in labels.parts.items() if name in annotated},
+        parts=scored_parts(case, labels),
         ignored=IGNORED if labels.ignore is not None else None,
     )
     return [{**identity(case, fold), **row} for row in metrics]
 
 
+def scored_parts(case: Case, labels: Labels) -> dict[str, tuple[int, ...]]:
+    """The classes or regions that the mask of a case annotates, with the class indices they consist of."""
+    annotated = labels.parts if case.labels_present is None else case.labels_present
+    return {name: part for name, part in labels.parts.items() if name in annotated}
+
+
 def classify_cases(
     networks: Networks,
-    predictor: Any,
+    predictor: WholeImage,
     cases: Sequence[Case],
     prepare: Callable[[Case], Prepared],
     class_names: Sequence[str],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from pipeline.data.modalities import reference_source
 from pipeline.errors import UserError
 from pipeline.evaluation.summary import summarise
 from pipeline.json_file import write_json
-from pipeline.prediction.cases import classify_cases, score_segmentation, segment
+from pipeline.prediction.background import InOrder
+from pipeline.prediction.cases import Affine, Mask, classify_cases, score_segmentation, segment
 from pipeline.prediction.drift import warn_of_drift
 from pipeline.prediction.inputs import input_cases, output_name
 from pipeline.prediction.trained_run import TrainedRun
@@ -31,21 +33,30 @@ def predict_segmentation(
 ) -> pd.DataFrame:
     """Write one mask per case under its image's file name; with ``truths`` (by file name) also score them.
 
-    Returns the score rows, empty without truths.
+    A mask is written while the next case is computed. Returns the score rows, empty without truths.
     """
     assert run.labels is not None
-    rows: list[dict[str, Any]] = []
-    tolerance = float(run.config["evaluation"]["tolerance_mm"])
-    for done, case in enumerate(cases, start=1):
-        source = reference_source(case, run.card.modalities)
-        prepared = run.preprocessing(case, with_label=False)
-        prediction = segment(run.networks, run.predictor, prepared, run.decision, device=run.device, bf16=run.card.bf16)
-        write_mask(output / output_name(case, run), prediction, run.labels, source)
+    labels, tolerance = run.labels, float(run.config["evaluation"]["tolerance_mm"])
+
+    def finish(done: int, case: Case, affine: Affine, prediction: Mask) -> list[dict[str, Any]]:
+        name, rows = output_name(case, run), []
+        if run.postprocessing is not None:
+            prediction = run.postprocessing(prediction)
+        write_mask(output / name, prediction, labels, reference_source(case, run.card.modalities))
         if truths is not None:
-            known = Case(case.case_id, case.patient_id, case.images, FileSource(truths[output_name(case, run)]))
-            rows += score_segmentation(known, prediction, prepared.native_affine, run.labels, tolerance, 0)
+            known = Case(case.case_id, case.patient_id, case.images, FileSource(truths[name]))
+            rows = score_segmentation(known, prediction, affine, labels, tolerance, 0)
         report(done, len(cases))
-    return pd.DataFrame(rows)
+        return rows
+
+    with InOrder[list[dict[str, Any]]]() as background:
+        for done, case in enumerate(cases, start=1):
+            prepared = run.preprocessing(case, with_label=False)
+            prediction = segment(
+                run.networks, run.predictor, prepared, run.decision, device=run.device, bf16=run.card.bf16
+            )
+            background.submit(partial(finish, done, case, prepared.native_affine, prediction))
+    return pd.DataFrame([row for rows in background.results for row in rows])
 
 
 def predict_classification(
@@ -118,6 +129,8 @@ def predict(
     labels: Path | None,
     folds: Sequence[int] | None,
     checkpoint: str | None,
+    postprocess: bool,
+    memory_gb: float | None,
     batch: int,
     drift: DriftSettings,
     trusted: Sequence[str],
@@ -125,11 +138,20 @@ def predict(
 ) -> None:
     """Predict ``source`` (an image or a folder) with the run in ``folder`` and write into ``output``.
 
-    Segmentation: one mask per image. Classification: predictions.csv. With ``labels`` also scores.json. Everything that
-    can be wrong with the inputs is found before the first prediction.
+    Segmentation: one mask per image, with the run's postprocessing unless ``postprocess`` is false. Classification:
+    predictions.csv. With ``labels`` also scores.json. Everything that can be wrong with the inputs is found before the
+    first prediction. ``memory_gb``: in place of the run's, see SlidingWindow.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = TrainedRun(folder, folds=folds, checkpoint=checkpoint, trust=trusted, device=device)
+    run = TrainedRun(
+        folder,
+        folds=folds,
+        checkpoint=checkpoint,
+        postprocess=postprocess,
+        memory_gb=memory_gb,
+        trust=trusted,
+        device=device,
+    )
     cases = input_cases(source, run)
     segmentation = run.card.task == "segmentation"
     truths = matching_masks(cases, labels, run) if labels is not None and segmentation else None

@@ -19,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.inference.decision import Decision
 from pipeline.inference.predictor import SlidingWindow, WholeImage
 from pipeline.networks.modalities import CompleteModalities
+from pipeline.prediction.postprocessing import POSTPROCESS_FILE, Postprocessing
 from pipeline.prediction.weights import network_weights, read_checkpoint
 
 MODEL_FILE = "model.json"
@@ -76,8 +77,9 @@ class TrainedRun:
     """The networks of a run's folds with everything around them, ready to predict.
 
     ``folds``: which folds' networks, None for all that are there. ``checkpoint``: ``last`` or ``best``, None for
-    the one the run was evaluated with. Raises :class:`UserError` for a folder that is no run or has no such
-    checkpoint.
+    the one the run was evaluated with. ``postprocess``: whether to remove the components that the run decided to
+    remove. ``memory_gb``: in place of the run's inference.memory_gb. Raises :class:`UserError` for a folder that is no
+    run or has no such checkpoint.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class TrainedRun:
         *,
         folds: Sequence[int] | None,
         checkpoint: str | None,
+        postprocess: bool,
+        memory_gb: float | None,
         trust: Sequence[str],
         device: torch.device,
     ) -> None:
@@ -107,12 +111,16 @@ class TrainedRun:
             modalities=card.modalities,
             missing_voxels=self.config["data"]["missing"]["voxels"],
         )
+        self.postprocessing: Postprocessing | None = None
+        if self.labels is not None and postprocess:
+            self.postprocessing = Postprocessing.read(folder / POSTPROCESS_FILE, self.labels)
         self.networks = [
             self._network(index, checkpoint or self.card.checkpoint, trust) for index in self._folds(folds)
         ]
         if self.card.task == "classification":
             self.predictor: Any = WholeImage(mirror_axes=inference["mirror_axes"])
         else:
+            inference |= {} if memory_gb is None else {"memory_gb": memory_gb}
             self.predictor = SlidingWindow(self.config["derived"]["patch_size"], **inference)
 
     def _folds(self, wanted: Sequence[int] | None) -> list[int]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 import yaml
 
 from pipeline.data.fingerprint import FINGERPRINT_FILE
 from pipeline.data.folds import Fold
+from pipeline.evaluation.postprocessing import in_words
 from pipeline.evaluation.summary import summarise
 from pipeline.json_file import write_json
 from pipeline.prediction.cases import prediction_name
+from pipeline.prediction.postprocessing import POSTPROCESS_FILE, postprocess_run
 from pipeline.prediction.trained_run import MODEL_FILE, ModelCard
 from pipeline.tasks.classification import ClassificationTask
 from pipeline.tasks.segmentation import SegmentationTask
@@ -26,6 +30,7 @@ from pipeline.training.fold_run import FoldRun, fold_key
 from pipeline.training.pictures import draw_classification, draw_curves, draw_segmentation
 
 PARENT = "parent"
+RAW_CASES_FILE = "cases_raw.csv"  # cases.csv before postprocessing
 
 
 class CrossValidation:
@@ -117,8 +122,9 @@ class CrossValidation:
         seconds: float,
     ) -> dict[str, Any]:
         experiment, output = self.experiment, self.output
+        table, postprocessed = self._postprocess(table, list(fitted))
         table.to_csv(output / "cases.csv", index=False)
-        block = self._summarise(table, list(fitted))
+        block = self._summarise(table, list(fitted)) | postprocessed
         if self.settings.evaluation.figures:
             self._draw(fitted, table)
         summary: dict[str, Any] = {
@@ -137,6 +143,7 @@ class CrossValidation:
                     "seconds": round(fold.seconds, 1),
                     "best_validation_metric": fold.best_metric,
                     "best_epoch": fold.best_epoch,
+                    "last_validation_metric": fold.last_metric,
                     "sampling_fallback": fold.fallbacks,
                     **rebalanced[index],
                 }
@@ -157,6 +164,41 @@ class CrossValidation:
             self.tracker.end_run(PARENT, "FINISHED")
         return summary
 
+    def _postprocess(self, table: pd.DataFrame, folds: list[int]) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """The table after postprocessing, and what summary.json says of it and of the table before."""
+        dataset, how = self.experiment.dataset, self.settings.evaluation
+        if dataset.labels is None or how.postprocess == "none":
+            return table, {}
+        raw, (table, content) = (
+            table,
+            postprocess_run(
+                table,
+                self._prediction_paths(table),
+                {case.case_id: case for case in dataset.cases},
+                dataset.labels,
+                connectivity=how.connectivity,
+                tolerance_mm=how.tolerance_mm,
+                modalities=dataset.modalities,
+                of_folds=len(self.experiment.folds),
+                workers=torch.get_num_threads(),
+                output=self.output,
+            ),
+        )
+        self.experiment.console.print(in_words(content), highlight=False, soft_wrap=True)
+        said = {"kept": content["kept"], "decided_on": content["decided_on"]}
+        if content["kept"]:
+            raw.to_csv(self.output / RAW_CASES_FILE, index=False)
+            said["raw_metrics"] = self._summarise(raw, folds)["metrics"]
+        return table, {"postprocessing": said}
+
+    def _prediction_paths(self, table: pd.DataFrame) -> dict[tuple[int, str], Path]:
+        """The predicted mask of each fold and case in ``table``."""
+        names = {case.case_id: prediction_name(case) for case in self.experiment.dataset.cases}
+        return {
+            (fold, case): self.output / fold_key(fold) / "predictions" / names[case]
+            for fold, case in table[["fold", "case_id"]].drop_duplicates().itertuples(index=False)
+        }
+
     def _draw(self, fitted: Mapping[int, FittedFold], table: pd.DataFrame) -> None:
         figures = self.output / "figures"
         figures.mkdir(exist_ok=True)
@@ -165,10 +207,8 @@ class CrossValidation:
         if self.settings.task == "classification":
             draw_classification(table, self.experiment.dataset, figures)
             return
-        names = {case.case_id: prediction_name(case) for case in self.experiment.dataset.cases}
         table = table[table["repeat"] == table["repeat"].min()]  # a case once
-        fold_of = dict(zip(table["case_id"], table["fold"], strict=True))
-        paths = {case: self.output / fold_key(fold) / "predictions" / names[case] for case, fold in fold_of.items()}
+        paths = {case: path for (_, case), path in self._prediction_paths(table).items()}
         draw_segmentation(table, self.experiment.dataset, paths, figures)
 
     def _record(self, summary: dict[str, Any]) -> None:
@@ -179,7 +219,9 @@ class CrossValidation:
             values |= {f"{name}/{label}": part["mean"] for label, part in entry["per_class"].items()}
             metrics.update({key: value for key, value in values.items() if value is not None})
         self.tracker.log_metrics(PARENT, metrics, 0)
-        self.tracker.log_artifact(PARENT, self.output / "cases.csv")
+        for name in ("cases.csv", RAW_CASES_FILE, POSTPROCESS_FILE):
+            if (self.output / name).exists():
+                self.tracker.log_artifact(PARENT, self.output / name)
         if (self.output / "figures").exists():
             self.tracker.log_artifact(PARENT, self.output / "figures", "figures")
         self.tracker.flush()

@@ -18,8 +18,10 @@ from pipeline.data.balance import class_weights
 from pipeline.data.case import Case, Dataset
 from pipeline.data.folds import Fold
 from pipeline.data.preprocessing import Preprocessing
+from pipeline.data.sides import Sides, sides_of
 from pipeline.data.store import Store, StoreSettings
 from pipeline.errors import UserError
+from pipeline.inference.predictor import SlidingWindow, WholeImage
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Experiment:
     patch_size: tuple[int, ...]
     spacing: tuple[float, ...]
     channels: int
+    sides: Sides
     output: Path
     console: Console
     trusted: tuple[str, ...]
@@ -94,7 +97,7 @@ class Experiment:
 
     def resolved(self, weights: list[float] | None = None) -> dict[str, Any]:
         """The configuration with ``derived`` filled in and every interpolation resolved."""
-        return fill_derived(
+        resolved = fill_derived(
             self.tree,
             {
                 "spatial_dims": self.dataset.spatial_dims,
@@ -102,9 +105,30 @@ class Experiment:
                 "out_channels": len(self.dataset.output_classes),
                 "patch_size": list(self.patch_size),
                 "spacing": list(self.spacing),
+                "sides": self.sides.as_plain(),
                 "class_weights": weights,
             },
         )
+        resolved["inference"]["mirror_axes"] = self.mirror_axes
+        return resolved
+
+    @property
+    def mirror_axes(self) -> list[int]:
+        """The spatial axes flipped at test time."""
+        return self.sides.mirrored(self.settings.inference.mirror_axes, self.dataset.spatial_dims)
+
+    def predictor(self) -> Any:
+        """What makes the logits of a whole image: a SlidingWindow, or a WholeImage in classification."""
+        if self.settings.task == "classification":
+            return WholeImage(mirror_axes=self.mirror_axes)
+        how = self.settings.inference.window() | {"mirror_axes": self.mirror_axes}
+        return SlidingWindow(self.patch_size, **how)
+
+    def mirror_line(self) -> str | None:
+        """What ``auto`` mirroring spares, None where nothing is mirrored so or nothing spared."""
+        nodes = self.tree["transforms"]["batch_augmentation"]
+        auto = any(node.get("axes") == "auto" and not node.get("swap") for node in nodes)
+        return self.sides.line() if auto or self.settings.inference.mirror_axes == "auto" else None
 
     def class_weights(self, cases: list[Case]) -> list[float] | None:
         """Weights of the classes in the loss, from the training cases of a fold."""
@@ -158,7 +182,7 @@ def make_ready(
     store.prepare(dataset.cases, workers=kept.workers or workers, report=report)
     shapes = np.array([store[case].shape for case in dataset.cases])
     spacings = np.array([store[case].spacing for case in dataset.cases])
-    return Experiment(
+    experiment = Experiment(
         settings=settings,
         tree=tree,
         dataset=dataset,
@@ -167,10 +191,15 @@ def make_ready(
         patch_size=_patch_size(settings, shapes, dataset),
         spacing=tuple(round(float(value), 4) for value in np.median(spacings, axis=0)),
         channels=int(store[dataset.cases[0]].image.shape[0]),
+        sides=sides_of(dataset, [store[case].affine for case in dataset.cases]),
         output=output,
         console=console,
         trusted=trusted,
     )
+    if settings.task == "segmentation":
+        for shape in np.unique(shapes, axis=0).tolist():
+            experiment.predictor().require_memory(shape, len(dataset.output_classes), networks=1)
+    return experiment
 
 
 def compose(transforms: list[Any]) -> Any:

@@ -12,13 +12,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks import EarlyStopping, Timer
 from rich.console import Console
 from torch.utils.data import DataLoader
 
 from pipeline.data.loading import Batch
 from pipeline.tasks.base import Task
-from pipeline.training.checkpoint import AtomicCheckpointIO, KeepCheckpoints
+from pipeline.training.checkpoint import AtomicCheckpointIO, KeepCheckpoints, ValidateAtEnd
 from pipeline.training.ema import WarmEMA
 from pipeline.training.fallbacks import METRIC, CountFallbacks
 from pipeline.training.pace import Pace
@@ -51,6 +51,7 @@ class FittedFold:
     folder: Path
     best_metric: float | None  # None: never validated
     best_epoch: int | None
+    last_metric: float | None  # of the weights with which training ended
     epochs: int
     steps: int
     seconds: float
@@ -76,6 +77,9 @@ def fit_fold(
     folder.mkdir(parents=True, exist_ok=True)
     keep = KeepCheckpoints(folder / "checkpoints")
     callbacks: list[Callback] = [pace]
+    if settings.max_seconds is not None:
+        callbacks.append(Timer(timedelta(seconds=settings.max_seconds), verbose=False))
+    callbacks.append(ValidateAtEnd())
     if settings.ema_decay is not None:
         callbacks.append(WarmEMA(settings.ema_decay))
     record = RecordMetrics(folder / "metrics.csv", send, lambda: pace.elapsed)
@@ -99,7 +103,6 @@ def fit_fold(
             precision=settings.precision,  # type: ignore[arg-type]
             max_epochs=-1,
             max_steps=settings.max_steps or -1,
-            max_time=None if settings.max_seconds is None else timedelta(seconds=settings.max_seconds),
             gradient_clip_val=settings.gradient_clip,
             accumulate_grad_batches=settings.accumulate,
             check_val_every_n_epoch=settings.validate_every,
@@ -118,6 +121,7 @@ def fit_fold(
         folder=folder,
         best_metric=keep.best if keep.best_epoch >= 0 else None,
         best_epoch=keep.best_epoch if keep.best_epoch >= 0 else None,
+        last_metric=keep.last,
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
         seconds=time.monotonic() - begun,

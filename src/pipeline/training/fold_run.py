@@ -17,7 +17,6 @@ from pipeline.data.loading import TrainingPatches, WholeCases, training_loader, 
 from pipeline.data.modalities import channel_means
 from pipeline.data.order import EpochBatches
 from pipeline.inference.decision import Decision
-from pipeline.inference.predictor import SlidingWindow, WholeImage
 from pipeline.networks.modalities import CompleteModalities
 from pipeline.prediction.cases import classify_cases, segment_cases
 from pipeline.prediction.weights import network_weights, read_checkpoint
@@ -52,7 +51,7 @@ class FoldRun:
         self.rebalancing = rebalance(experiment, self.cases, weights)
         self.device = torch.device(accelerator_kind(self.settings.trainer.accelerator))
         self.precision = choose_precision(self.settings.trainer.precision, self.device.type)
-        self.predictor = self._predictor()
+        self.predictor = experiment.predictor()
         labels = experiment.dataset.labels
         painted = labels.painted if labels is not None and labels.regions is not None else None
         self.decision = Decision(painted, self.settings.inference.region_threshold)
@@ -198,11 +197,6 @@ class FoldRun:
         if self.settings.data.missing.modality == "mean":
             fill = channel_means([self.experiment.store[case] for case in self.cases])
         return CompleteModalities(network, fill)
-
-    def _predictor(self) -> Any:
-        if self.settings.task == "classification":
-            return WholeImage(mirror_axes=self.settings.inference.mirror_axes)
-        return SlidingWindow(self.experiment.patch_size, **self.settings.inference.window())
 
     def _build(self, *keys: str) -> Any:
         node: Any = self.config

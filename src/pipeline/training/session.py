@@ -91,9 +91,9 @@ def train(
         f"training {len(wanted)} of {len(folds)} folds, patch {'x'.join(map(str, experiment.patch_size))}",
         highlight=False,
     )
-    twice = rebalanced_twice(settings)
-    if twice is not None:
-        console.print(twice, highlight=False, soft_wrap=True)
+    for line in (rebalanced_twice(settings), experiment.mirror_line()):
+        if line is not None:
+            console.print(line, highlight=False, soft_wrap=True)
     tags = {**provenance_tags(found), "data_hash": checked.data_hash, "task": settings.task}
     tracker = open_tracker(settings, output)
     status: Status = "FAILED"

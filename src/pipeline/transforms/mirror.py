@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pipeline.transforms.batch import BatchTransform
 from pipeline.transforms.draws import checked_probability
+
+INDICES = 256  # of 8-bit labels
 
 
 def mirror(tensor: Tensor, axes: Sequence[int]) -> None:
@@ -17,13 +21,42 @@ def mirror(tensor: Tensor, axes: Sequence[int]) -> None:
         tensor.copy_(tensor.flip([axis + 1 for axis in axes]))
 
 
-class RandomMirror(BatchTransform):
-    """Mirrors each of the spatial ``axes`` with probability ``prob``; null: all axes there are."""
+def exchange(label: Tensor, pairs: Sequence[Sequence[int]]) -> None:
+    """Exchange the two class indices of every pair in ``label``, any shape and integer type, in place."""
+    places = torch.arange(INDICES, device=label.device)
+    for first, second in pairs:
+        places[first], places[second] = second, first
+    label.copy_(places[label.long()])
 
-    def __init__(self, prob: float, axes: Sequence[int] | None = None) -> None:
+
+class RandomMirror(BatchTransform):
+    """Mirrors each of the spatial ``axes`` with probability ``prob``; null: all axes there are.
+
+    ``auto``: all axes but, where classes are pairs of left and right, the axis from left to right. ``sides`` says which
+    that is: ``${derived.sides}``. ``swap``: mirror along it all the same, and exchange the paired classes of the label.
+    """
+
+    def __init__(
+        self,
+        prob: float,
+        axes: Sequence[int] | Literal["auto"] | None = None,
+        sides: Mapping[str, Any] | None = None,
+        swap: bool = False,
+    ) -> None:
         self.prob = checked_probability("prob", prob)
+        if (axes == "auto" or swap) and sides is None:
+            raise ValueError(f"{'swap' if swap else 'axes: auto'} needs to know the sides: ${{derived.sides}}")
+        sides = sides or {"axes": [], "paired": False, "swaps": []}
+        self.sides = tuple(sides["axes"])
+        self.swaps = tuple(map(tuple, sides["swaps"])) if swap else ()
+        if swap and sides["paired"] and (not self.swaps or len(self.sides) != 1):
+            why = "images differ in the axis from left to right" if self.swaps else "not every mask has both of a pair"
+            raise ValueError(f"swap: paired classes cannot be exchanged, {why}")
+        if axes == "auto":
+            spared = self.sides if sides["paired"] and not swap else ()
+            axes = [axis for axis in range(3) if axis not in spared]
         if axes is not None and not set(axes) <= {0, 1, 2}:
-            raise ValueError(f"axes {list(axes)} must be of 0, 1 and 2")
+            raise ValueError(f"axes {list(axes)} must be of 0, 1 and 2, or auto")
         self.axes = None if axes is None else tuple(axes)
 
     def augment(self, image: Tensor, label: Tensor | None, rng: np.random.Generator) -> None:
@@ -34,3 +67,5 @@ class RandomMirror(BatchTransform):
         mirror(image, axes)
         if label is not None:
             mirror(label, axes)
+            if self.swaps and self.sides[0] in axes:
+                exchange(label, self.swaps)

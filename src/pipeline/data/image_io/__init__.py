@@ -23,6 +23,7 @@ from pipeline.data.labels import Labels
 __all__ = [
     "RASTER",
     "SUFFIXES",
+    "WITH_SPACE",
     "Header",
     "Image",
     "ImageError",
@@ -42,6 +43,7 @@ ITK = (".nrrd", ".mha", ".mhd")
 RASTER = (".png", ".jpg", ".jpeg", ".bmp")
 TIFF = (".tif", ".tiff")
 NUMPY = (".npy", ".npz")
+WITH_SPACE = NIFTI + ITK  # formats whose affine says where left and right are
 SUFFIXES = NIFTI + ITK + RASTER + TIFF + NUMPY
 MASK_SUFFIXES = {".jpg": ".png", ".jpeg": ".png", ".bmp": ".png", ".mhd": ".mha"}  # of images whose own cannot be
 HASH_BLOCK = 1 << 20

@@ -1,0 +1,161 @@
+"""Time and memory of predicting one volume: our sliding window against MONAI's, the same network on both sides.
+
+    python scripts/bench/prediction.py [--rounds 5] [--shape 320 320 160] [--patch 128 128 64] [--flips 0 1 2]
+
+From a preprocessed image in memory (one channel, float32) to class indices on the same grid: three classes, overlap
+0.5, Gaussian weights, one window per forward pass, bf16 autocast where the device computes in it. MONAI's side is
+sliding_window_inference and argmax and, with flips, the mean of logits over the flipped images, as its tutorials do;
+ours flips each window. The network is `conf/network/unet.yaml` with random weights. Every figure comes from a fresh
+process, the sides alternate; before its time is taken a process predicts one window. Memory: the greatest resident
+size while predicting, above that before. CPU seconds are those of all threads: a busy machine
+distorts them less. Prints median (least to greatest), the ratio of each round, and the share of
+voxels in which both agree: windows of flipped images lie elsewhere, and bf16 rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from numpy.typing import NDArray
+
+from pipeline.config.build import build, fill_derived
+from pipeline.config.compose import compose
+from pipeline.inference.native_grid import NativeGrid
+from pipeline.inference.predictor import SlidingWindow, all_flips
+from pipeline.training.device import choose_precision
+
+CLASSES, OVERLAP = 3, 0.5
+SIDES = ("monai", "ours")
+
+
+def network_of(patch: Sequence[int]) -> torch.nn.Module:
+    """The default U-Net with random weights, the same in every process."""
+    derived = {
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": CLASSES,
+        "patch_size": list(patch),
+        "spacing": [1.0, 1.0, 2.0],
+    }
+    tree = compose("train", []).tree
+    assert tree is not None
+    torch.manual_seed(0)
+    network: torch.nn.Module = build(fill_derived(tree, derived)["network"], "network")
+    return network.eval()
+
+
+def monai(network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int]) -> NDArray[np.uint8]:
+    """Class indices by MONAI's sliding window."""
+    total: torch.Tensor | None = None
+    for dims in all_flips(flips):
+        flipped = torch.flip(image[None], dims) if dims else image[None]
+        logits = sliding_window_inference(
+            flipped, tuple(patch), 1, network, overlap=OVERLAP, mode="gaussian", sigma_scale=0.125
+        )
+        assert isinstance(logits, torch.Tensor)
+        logits = torch.flip(logits, dims) if dims else logits
+        total = logits if total is None else total.add_(logits)
+    assert total is not None
+    return total[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+
+def ours(network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int]) -> NDArray[np.uint8]:
+    """Class indices as the pipeline predicts them."""
+    window = SlidingWindow(patch, overlap=OVERLAP, window_batch=1, blending="gaussian", mirror_axes=flips)
+    shape = image.shape[1:]
+    grid = NativeGrid(np.eye(4), np.eye(4), shape, shape)
+    probabilities = window.blocks([network], image, lambda logits: torch.softmax(logits, dim=1))
+    return grid.fill(probabilities, window.axis(shape))
+
+
+def memory(name: str) -> float:
+    """``VmRSS`` or ``VmHWM`` of this process, MB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1000
+
+
+def measure(side: str, shape: Sequence[int], patch: Sequence[int], flips: Sequence[int], mask: Path) -> None:
+    """Predict once and print seconds and MB as JSON."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bf16 = choose_precision("auto", device.type) == "bf16-mixed"
+    network = network_of(patch).to(device)
+    image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    predict = {"monai": monai, "ours": ours}[side]
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        predict(network, image[:, : patch[0], : patch[1], : patch[2]], patch, flips)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins again
+        before = memory("VmRSS")
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        begun, worked = time.perf_counter(), time.process_time()
+        predicted = predict(network, image, patch, flips)
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - worked
+    np.save(mask, predicted)
+    found = {"s": seconds, "CPU s": cpu, "MB": memory("VmHWM") - before}
+    if device.type == "cuda":
+        found["GPU MB"] = torch.cuda.max_memory_allocated() / 1e6
+    print(json.dumps(found))
+
+
+def main() -> int:
+    """Print a row for each side with and without flips."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shape", type=int, nargs=3, default=(320, 320, 160))
+    parser.add_argument("--patch", type=int, nargs=3, default=(128, 128, 64))
+    parser.add_argument("--flips", type=int, nargs="*", default=(0, 1, 2), help="axes; none: without flips only")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--mask", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        measure(options.side, options.shape, options.patch, options.flips, options.mask)
+        return 0
+    print(
+        f"{tuple(options.shape)} voxels, windows {tuple(options.patch)}, {options.rounds} rounds, {torch.__version__}"
+    )
+    print(f"{'':<22}{'MONAI':>24}{'ours':>24}{'MONAI / ours':>24}{'agree':>9}")
+    with tempfile.TemporaryDirectory() as folder:
+        for flips in ([], options.flips) if options.flips else ([],):
+            found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+            for _ in range(options.rounds):
+                for side in SIDES:
+                    found[side].append(_in_a_fresh_process(side, options, flips, Path(folder, f"{side}.npy")))
+            masks = [np.load(Path(folder, f"{side}.npy")) for side in SIDES]
+            agree = float((masks[0] == masks[1]).mean())
+            name = f"{2 ** len(flips)} flips" if flips else "no flips"
+            for key in found["ours"][0]:
+                theirs, of_us = ([one[key] for one in found[side]] for side in SIDES)
+                ratios = [a / b for a, b in zip(theirs, of_us, strict=True)]
+                columns = "".join(f"{_median_and_spread(values):>24}" for values in (theirs, of_us, ratios))
+                print(f"{name + ', ' + key:<22}{columns}{agree:>9.4f}", flush=True)
+    print("median (least to greatest)")
+    return 0
+
+
+def _in_a_fresh_process(side: str, options: argparse.Namespace, flips: Sequence[int], mask: Path) -> dict[str, float]:
+    command = [sys.executable, __file__, "--side", side, "--mask", str(mask)]
+    for name, values in (("--shape", options.shape), ("--patch", options.patch), ("--flips", flips)):
+        command += [name, *map(str, values)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def _median_and_spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
