@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from pipeline.config.plans import PLAN_FILE
 from pipeline.data.fingerprint import FINGERPRINT_FILE
 from pipeline.data.folds import Fold
 from pipeline.evaluation.summary import summarise
@@ -26,6 +27,7 @@ from pipeline.training.fold_run import FoldRun, fold_key
 from pipeline.training.pictures import draw_classification, draw_curves, draw_segmentation
 
 PARENT = "parent"
+RECORDED = ("config.yaml", PLAN_FILE, MODEL_FILE, "folds.json", "provenance.json", "check.json", FINGERPRINT_FILE)
 
 
 class CrossValidation:
@@ -45,7 +47,7 @@ class CrossValidation:
         write_json(self.output / MODEL_FILE, self._card().as_json())
         if self.tracker is not None:
             self.tracker.start_run(PARENT, self.output.name, parent=None, tags=tags, params=resolved)
-            for name in ("config.yaml", MODEL_FILE, "folds.json", "provenance.json", "check.json", FINGERPRINT_FILE):
+            for name in RECORDED:
                 if (self.output / name).exists():
                     self.tracker.log_artifact(PARENT, self.output / name)
         fitted, rebalanced, tables = {}, {}, []
