@@ -10,6 +10,7 @@ from pipeline.conf_dir import conf_dir, primary_configs
 _OVERRIDES = (
     ("experiment=NAME", "one of the experiments above"),
     ("data=FORMAT data.root=FOLDER", "your own data"),
+    ("experiment=auto plan.budget=15m", "plan from your data, then train; plan=NAME uses a plan"),
     ("network=NAME network.KEY=VALUE", "another network, or a parameter of it; so for every group"),
     ("folds.count=5 folds.run=[0,2]", "cross-validation, and which folds to train"),
     ("schedule.epochs=100", "how long to train; schedule.budget=15m: by the clock"),

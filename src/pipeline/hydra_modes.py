@@ -6,13 +6,14 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.arguments import Arguments
 from pipeline.conf_dir import conf_dir
-from pipeline.config.compose import Composed, ConfigurationMistakes, compose
-from pipeline.config.hydra_groups import VERSION_BASE
+from pipeline.config.compose import Composed, Composition, ConfigurationMistakes, compose
+from pipeline.config.hydra_groups import VERSION_BASE, first_folder
 from pipeline.errors import UserError
 
 # Nothing of Hydra's own is written: no .hydra folder, no log file, no change of the working folder.
@@ -35,11 +36,27 @@ def run_hydra(arguments: Arguments) -> int:
         ):
             cause = f"output={first[0].tree['output']} names one folder for {len(jobs)} runs"
             raise UserError(cause, "hydra.sweep.dir=FOLDER names the folder of all")
-    elif "--hydra-help" not in arguments.hydra_flags:
-        _refuse(arguments, overrides)
     states: list[int] = []
-    _hand_over(arguments, overrides, states)
+    if arguments.multirun or "--hydra-help" in arguments.hydra_flags:
+        _hand_over(arguments, overrides, states)
+    else:
+        composition = _refuse(arguments, overrides)
+        if composition.pruned:
+            _hand_over_pruned(arguments, overrides, states, composition)
+        else:
+            _hand_over(arguments, overrides, states)
     return max(states, default=0)
+
+
+def _hand_over_pruned(
+    arguments: Arguments, overrides: Sequence[str], states: list[int], composition: Composition
+) -> None:
+    """Hydra finds a plan of which a part gives way to the user's choices as our own composing sees it."""
+    with first_folder(composition.pruned, composition.folders, arguments.config_name) as (folder,):
+        paths = ",".join('"file://{}"'.format(str(path).replace('"', '\\"')) for path in composition.folders.paths)
+        others = [override for override in overrides if not override.startswith("hydra.searchpath=")]
+        changed = replace(arguments, config_path=folder, config_dirs=())
+        _hand_over(changed, [*others, f"hydra.searchpath=[{paths}]"], states)
 
 
 def _hand_over(arguments: Arguments, overrides: Sequence[str], states: list[int]) -> None:
@@ -90,7 +107,7 @@ def _validated(arguments: Arguments, overrides: Sequence[str], job_folder: Path 
     return validate(composition, COMMANDS[arguments.command], job_folder=job_folder)
 
 
-def _refuse(arguments: Arguments, overrides: Sequence[str]) -> None:
+def _refuse(arguments: Arguments, overrides: Sequence[str]) -> Composition:
     """Raise what is wrong with the files and groups; values are Hydra's to show, wrong or not."""
     task = [override for override in overrides if not override.lstrip("+~").startswith("hydra")]
     composition = compose(
@@ -109,6 +126,7 @@ def _refuse(arguments: Arguments, overrides: Sequence[str]) -> None:
         Resolver(composition.tree, derived=True, environment=False).resolve(note)
         if faults:
             raise ConfigurationMistakes(faults)
+    return composition
 
 
 def _jobs(overrides: Sequence[str]) -> list[list[str]]:

@@ -22,7 +22,12 @@ PRIMARY = sorted(primary_configs())
 OPTIONS = [str(file.relative_to(conf_dir()).with_suffix("")) for file in FILES if file.parent != conf_dir()]
 EXPERIMENTS = [option.partition("/")[2] for option in OPTIONS if option.startswith("experiment/")]
 BUILT = ("network", "loss", "optimizer", "schedule", "transforms")
-NEEDED = {"predict": ["run=a", "input=b", "output=c"], "sync": ["run=a"], "import": ["source=a", "output=b"]}
+NEEDED = {
+    "predict": ["run=a", "input=b", "output=c"],
+    "sync": ["run=a"],
+    "import": ["source=a", "output=b"],
+    "plan": ["output=plan/a.yaml"],
+}
 
 
 def composed(command: str, *overrides: str) -> Composed:

@@ -104,6 +104,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[Path], None] | None, list[str]]] = {
         ["data.phantom.patients=6", "data.phantom.spacing_mm=[7.5,8]", "data.phantom.slice_mm=[7.5,8]",
          "data.phantom.tumour_diameter_mm=[30,55]", "transforms.spacing=[8,8,8]", "sampling.patch_size=[24,24,24]"],
     ),
+    "auto": (hippocampus, ["data=decathlon", "plan.budget=1m"]),
     "lung_xray_unet": (shenzhen, ["transforms.size=[32,32]"]),
     "hippocampus_unet": (hippocampus, ["sampling.patch_size=[16,24,16]"]),
     "lung_nodule_unet": (nodules, ["sampling.patch_size=[16,16,8]"]),

@@ -34,6 +34,7 @@ FLOORS = {
     "errors": 1,
     "json_file": 1,
     "paths": 1,
+    "progress_bar": 1,
     "randomness": 1,
     "ranks": 1,
 }

@@ -1,4 +1,4 @@
-"""``python -m pipeline train``: check the data, cross-validate, record."""
+"""``python -m pipeline train``: check the data, plan where that is asked for, cross-validate, record."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import datetime
 import os
 from pathlib import Path
 
-from pipeline.commands.check import WORKERS, check_settings, make_console, report_faults
+from pipeline.commands.check import WORKERS, check_settings, make_console, report_faults, tell
+from pipeline.commands.plan import OWN_NAME, command_of, plan_of, write_plan
 from pipeline.config.compose import Composed
+from pipeline.config.plans import PLAN_FILE, compose_with_plan, refuse_two_plans
 from pipeline.config.schema import TrainConfig
 from pipeline.errors import UserError
 from pipeline.paths import cache_folder
@@ -21,6 +23,7 @@ def run(composed: Composed) -> int:
 
     settings = composed.model
     assert isinstance(settings, TrainConfig)
+    refuse_two_plans(composed)
     console = make_console(quiet=rank() > 0)
     output, cache = run_folder(settings, composed.job_folder), cache_folder(settings.cache)
     dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=WORKERS)
@@ -29,6 +32,15 @@ def run(composed: Composed) -> int:
     checked = check_dataset(dataset, check_settings(settings), workers=WORKERS, progress=True, cache=cache)
     report_faults(checked, console)
     checked.raise_errors()
+    if settings.planning is not None:
+        plan = plan_of(dataset, checked, settings, cache, console)
+        text = plan.text(command_of(OWN_NAME, composed.overrides))
+        composed = compose_with_plan(composed, text, TrainConfig)
+        settings = composed.model
+        assert isinstance(settings, TrainConfig)
+        if rank() == 0:
+            write_plan(output / PLAN_FILE, text)
+        tell(f"Plan: {plan.line} ({output / PLAN_FILE})", console)
 
     from pipeline.training.session import train
 

@@ -6,7 +6,7 @@ hide the others; ``validate`` judges the result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +39,9 @@ class Composition:
 
     ``tree`` is None where nothing could be composed. ``layers`` are the files in the order in which Hydra merged them,
     each with the keys of its package. ``doubtful`` are groups whose option does not exist, so that nothing can be said
-    about their keys; ``incomplete`` says that keys may be absent because a faulty file was left out.
+    about their keys; ``incomplete`` says that keys may be absent because a faulty file was left out. ``chosen`` are the
+    groups of which the command line names an option, ``pruned`` the plans of which only a part was merged: their
+    package and what is left (see ``plans.left_of_plans``).
     """
 
     command: str
@@ -51,6 +53,8 @@ class Composition:
     mistakes: tuple[UserError, ...]
     doubtful: frozenset[str]
     incomplete: bool
+    chosen: frozenset[str]
+    pruned: Mapping[str, tuple[str, dict[str, Any]]]
 
     def origin(self, keys: Keys) -> str:
         """Where these keys were last given: ``command line`` or ``conf/network/unet.yaml:7``."""
@@ -85,7 +89,8 @@ class Composed:
 
     ``model`` is the validated instance of the command's schema, with references among its own keys resolved and
     environment variables read. ``tree`` is plain data as composed, references unresolved, safe to store and log.
-    ``trusted`` are the modules of ``trust=[...]``. ``job_folder`` is the folder of one job of a multirun.
+    ``trusted`` are the modules of ``trust=[...]``. ``job_folder`` is the folder of one job of a multirun. ``folders``
+    were searched for configurations; ``chosen`` are the groups of which the command line names an option.
     """
 
     command: str
@@ -94,6 +99,8 @@ class Composed:
     overrides: tuple[str, ...]
     trusted: tuple[str, ...]
     job_folder: Path | None = None
+    folders: tuple[Path, ...] = ()
+    chosen: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -156,6 +163,8 @@ def compose(
         tuple(request.mistakes),
         frozenset(walk.doubtful | request.doubtful),
         walk.incomplete or tree is None,
+        frozenset(request.choices),
+        {config: walk.repaired[config] for config in walk.pruned},
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.nearest import did_you_mean, nearest
+from pipeline.config.plans import GROUP, left_of_plans
 from pipeline.config.yaml_files import YamlFile, read_yaml, shown
 from pipeline.errors import UserError
 
@@ -72,7 +73,8 @@ class Walk:
 
     ``repaired`` holds, per configuration, a content with which Hydra can go on, so that the values can be checked in
     the same pass: the nearest valid name stands for a misspelled one. ``doubtful`` are groups for which there is none,
-    and ``incomplete`` says that something had to be left out.
+    and ``incomplete`` says that something had to be left out. ``pruned`` are plans of which ``repaired`` holds what is
+    left beside the user's choices.
     """
 
     folders: Folders
@@ -81,7 +83,9 @@ class Walk:
     repaired: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     declared: set[str] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
+    pruned: set[str] = field(default_factory=set)
     incomplete: bool = False
+    _visited: dict[str, YamlFile] = field(default_factory=dict)
     _overridden: list[tuple[str, str, str, int]] = field(default_factory=list)
     _visits: int = 0
 
@@ -96,6 +100,10 @@ class Walk:
                 hint = did_you_mean(key, self.declared, "override /")
                 self.mistakes.append(UserError(f"{where}: override /{key}: {primary}.yaml has no such default", hint))
                 self._drop(config, index)
+        for config, content in left_of_plans(self._visited, self.choices).items():
+            if config not in self.repaired:
+                self.repaired[config] = ("_global_", content)
+                self.pruned.add(config)
 
     def _visit(self, config: str, above: tuple[str, ...]) -> None:
         path = self.folders.find(config)
@@ -114,10 +122,11 @@ class Walk:
             self.repaired[config] = ("_global_", {})
             self.incomplete = True
             return
-        if config.startswith("experiment/") and file.package != "_global_":
+        self._visited[config] = file
+        if config.startswith(("experiment/", f"{GROUP}/")) and file.package != "_global_":
             self._add(
                 UserError(
-                    f"{shown(path)}: an experiment sets keys of the whole configuration",
+                    f"{shown(path)}: an option of {config.partition('/')[0]} sets keys of the whole configuration",
                     "let the file open with the line: # @package _global_",
                 )
             )

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def compose_groups(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    with _first_folder(walk, folders, command) as first, _no_other_hydra():
+    with first_folder(walk.repaired, folders, command) as first, _no_other_hydra():
         paths = [*first, *folders.paths]
         overrides = [_group_override(choice, options) for choice, options in choices]
         if len(paths) > 1:
@@ -113,18 +113,22 @@ def _no_other_hydra() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _first_folder(walk: Walk, folders: Folders, command: str) -> Iterator[list[Path]]:
+def first_folder(
+    repaired: Mapping[str, tuple[str, dict[str, Any]]], folders: Folders, command: str
+) -> Iterator[list[Path]]:
     """A folder with the repaired files, searched before all others; none where there is no need for it.
+
+    ``repaired``: package and content, by name.
 
     Hydra looks for the primary configuration in the first folder before it knows of the others, so it is there too.
     """
     primary = folders.find(command)
-    if primary is None or (not walk.repaired and folders.paths[0] in primary.parents):
+    if primary is None or (not repaired and folders.paths[0] in primary.parents):
         yield []
         return
     with tempfile.TemporaryDirectory() as name:
         shutil.copyfile(primary, Path(name, primary.name))
-        for config, (package, content) in walk.repaired.items():
+        for config, (package, content) in repaired.items():
             path = Path(name, f"{config}.yaml")
             path.parent.mkdir(parents=True, exist_ok=True)
             entries = content.get("defaults")

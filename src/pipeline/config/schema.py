@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.config.schema_data import Data
 from pipeline.config.schema_dicom import ImportConfig
+from pipeline.config.schema_planning import PlanBudget, Planning
 from pipeline.config.schema_types import (
     Beta,
     ClassWeights,
@@ -230,6 +231,23 @@ class TrainConfig(Section):
     tracking: Tracking
     fingerprint: Fingerprint
     derived: Derived
+    planning: Planning | None = None
+    plan: PlanBudget | None = Field(default=None, validate_default=False)
+
+    @field_validator("plan", mode="before")
+    @classmethod
+    def _only_where_a_plan_is_made(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("planning", True) is None:
+            raise ValueError("no plan is made here: experiment=auto makes one, plan=NAME uses one")
+        return value
+
+
+class PlanConfig(TrainConfig):
+    """``python -m pipeline plan``"""
+
+    output: str
+    planning: Planning
+    plan: PlanBudget
 
 
 class PredictConfig(Section):
@@ -260,6 +278,7 @@ class SyncConfig(Section):
 COMMANDS: dict[str, type[Section]] = {
     "train": TrainConfig,
     "check": TrainConfig,
+    "plan": PlanConfig,
     "predict": PredictConfig,
     "import": ImportConfig,
     "sync": SyncConfig,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.config.compose import Composed, Composition, ConfigurationMistakes
 from pipeline.config.interpolation import DERIVED, InterpolationError, Keys, Resolver, dotted, leaves
 from pipeline.config.nearest import did_you_mean, nearest
+from pipeline.config.plans import GROUP, OWN, PLANNING
 from pipeline.config.schema_keys import keys_at
 from pipeline.config.targets import check_targets
 from pipeline.errors import UserError
@@ -37,12 +38,24 @@ def validate(composition: Composition, model: type[BaseModel], *, job_folder: Pa
     check.missing_values()
     resolved = check.references()
     instance = check.schema(resolved)
+    planning = resolved.get(PLANNING) and GROUP not in composition.chosen
+    planned = set(OWN) - composition.chosen if planning else set()
     for keys, fault, remedies in check_targets(resolved, trusted):
-        check.add(keys, fault, *remedies)
+        if keys[0] not in planned:  # a plan still chooses what these parameters belong to
+            check.add(keys, fault, *remedies)
     mistakes = [*composition.mistakes, *check.mistakes]
     if mistakes or instance is None:
         raise ConfigurationMistakes(mistakes)
-    return Composed(composition.command, instance, tree, composition.overrides, trusted, job_folder)
+    return Composed(
+        composition.command,
+        instance,
+        tree,
+        composition.overrides,
+        trusted,
+        job_folder,
+        composition.folders.paths,
+        composition.chosen,
+    )
 
 
 class _Check:

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 import yaml
 
+from pipeline.config.plans import PLAN_FILE
 from pipeline.data.fingerprint import FINGERPRINT_FILE
 from pipeline.data.folds import Fold
 from pipeline.evaluation.postprocessing import in_words
@@ -31,6 +32,7 @@ from pipeline.training.pictures import draw_classification, draw_curves, draw_se
 
 PARENT = "parent"
 RAW_CASES_FILE = "cases_raw.csv"  # cases.csv before postprocessing
+RECORDED = ("config.yaml", PLAN_FILE, MODEL_FILE, "folds.json", "provenance.json", "check.json", FINGERPRINT_FILE)
 
 
 class CrossValidation:
@@ -50,7 +52,7 @@ class CrossValidation:
         write_json(self.output / MODEL_FILE, self._card().as_json())
         if self.tracker is not None:
             self.tracker.start_run(PARENT, self.output.name, parent=None, tags=tags, params=resolved)
-            for name in ("config.yaml", MODEL_FILE, "folds.json", "provenance.json", "check.json", FINGERPRINT_FILE):
+            for name in RECORDED:
                 if (self.output / name).exists():
                     self.tracker.log_artifact(PARENT, self.output / name)
         fitted, rebalanced, tables = {}, {}, []

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.config.schema import TrainConfig
 from pipeline.data.case import Dataset
@@ -18,6 +16,7 @@ from pipeline.data.folds import folds_of, write_folds
 from pipeline.data.integrity import CheckResult
 from pipeline.evaluation.report import print_summary
 from pipeline.json_file import write_json
+from pipeline.progress_bar import progress_bar
 from pipeline.ranks import rank
 from pipeline.tracking.provenance import provenance, provenance_tags
 from pipeline.tracking.tracker import Status, Tracker
@@ -131,12 +130,3 @@ def project_folder() -> Path | None:
     """The checkout this code runs from, None when it is installed."""
     folder = Path(__file__).resolve().parents[3]
     return folder if (folder / "pyproject.toml").is_file() else None
-
-
-@contextmanager
-def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal (nothing elsewhere); gives the function that takes (done, total)."""
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

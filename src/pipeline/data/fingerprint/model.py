@@ -36,7 +36,7 @@ class FingerprintSettings(Record):
     sample_voxels: Annotated[int, Field(ge=1)] = 10_000
     pool_voxels: Annotated[int, Field(ge=1)] = 5_000_000
     connectivity: Connectivity = "corners"
-    percentiles: Annotated[tuple[Finite, ...], Field(min_length=2)] = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
+    percentiles: Annotated[tuple[Finite, ...], Field(min_length=2)] = (0.5, 5.0, 10.0, 25.0, 50.0, 75.0, 95.0, 99.5)
     seed: int = 0
 
     @classmethod

@@ -1,0 +1,130 @@
+"""``python -m pipeline plan``: measure a data set, and write a configuration for it with every reason."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.commands.check import WORKERS, check_settings, make_console, report_faults, tell
+from pipeline.conf_dir import conf_dir
+from pipeline.config.compose import Composed
+from pipeline.config.plans import GROUP
+from pipeline.config.schema import PlanConfig, TrainConfig
+from pipeline.errors import UserError
+from pipeline.paths import cache_folder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.data.case import Dataset
+    from pipeline.data.integrity import CheckResult
+    from pipeline.planning import Plan
+
+ABOUT_DATA = ("data", "experiment", "task")  # keys that say what the data are
+AUTO = "auto"  # the experiment that plans by itself
+OWN_NAME = "my"  # of a plan that a run made for itself, once it is copied to conf/plan
+
+
+def run(composed: Composed) -> int:
+    """Exit status 0 when the plan is written (or stands there already)."""
+    settings = composed.model
+    assert isinstance(settings, PlanConfig)
+    path = plan_file(settings.output)
+
+    from pipeline.data.integrity import check_dataset
+    from pipeline.data.readers import open_dataset
+
+    console, cache = make_console(), cache_folder(settings.cache)
+    dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=WORKERS)
+    for note in dataset.notes:
+        tell(note, console)
+    checked = check_dataset(dataset, check_settings(settings), workers=WORKERS, progress=True, cache=cache)
+    report_faults(checked, console)
+    checked.raise_errors()
+    plan = plan_of(dataset, checked, settings, cache, console)
+    text = plan.text(command_of(path.stem, composed.overrides))
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise UserError(
+            f"{path}: is there and differs from the plan of these data and this budget",
+            "remove it, or choose another name: output=FOLDER/plan/NAME.yaml",
+        )
+    write_plan(path, text)
+    tell(f"Plan: {plan.line}", console)
+    tell(f"Written: {path}", console)
+    shipped = path.parent.parent.resolve() == conf_dir().resolve()
+    place = "" if shipped else f"--config-dir {shlex.quote(os.path.relpath(path.parent.parent))} "
+    tell(f"Train with it: python -m pipeline {place}{command_of(path.stem, composed.overrides, root=True)}", console)
+    return 0
+
+
+def plan_of(dataset: Dataset, checked: CheckResult, settings: TrainConfig, cache: Path, console: Console) -> Plan:
+    """Measure a checked data set (or remember it) and plan. Raises UserError."""
+    from pipeline.data.fingerprint import FingerprintSettings, fingerprint_dataset
+    from pipeline.planning import Budget, make_plan
+    from pipeline.progress_bar import progress_bar
+    from pipeline.training.device import accelerator_kind
+    from pipeline.training.duration import seconds_of
+
+    granted, rules = settings.plan, settings.planning
+    assert granted is not None
+    assert rules is not None
+    with progress_bar(console, "fingerprint") as report:
+        fingerprint = fingerprint_dataset(
+            dataset,
+            {case_id: record.sha256 for case_id, record in checked.records.items()},
+            FingerprintSettings.of(settings.fingerprint.model_dump()),
+            data_hash=checked.data_hash,
+            workers=WORKERS,
+            cache=cache,
+            report=report,
+        )
+    budget = Budget(
+        text=granted.budget,
+        seconds=None if granted.budget == "none" else seconds_of(granted.budget),
+        memory_gb=granted.memory_gb,
+        accelerator="gpu" if accelerator_kind(granted.accelerator) == "cuda" else "cpu",
+    )
+    return make_plan(fingerprint, rules, budget)
+
+
+def plan_file(output: str) -> Path:
+    """The file to write. Raises UserError where it could not be chosen as an option of the group ``plan``."""
+    path = Path(output).expanduser().absolute()
+    if path.suffix != ".yaml" or path.parent.name != GROUP:
+        folder = path.parent if path.parent.name == GROUP else path.parent / GROUP
+        raise UserError(
+            f"output={output}: a plan is a .yaml file in a folder called {GROUP}, so that {GROUP}=NAME finds it",
+            f"output={folder / (path.stem + '.yaml')}",
+        )
+    if path.is_dir():
+        raise UserError(f"output={output}: is a folder")
+    return path
+
+
+def write_plan(path: Path, text: str) -> None:
+    """Write a plan, whole or not at all. Raises UserError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}", "name another: output=FILE") from None
+
+
+def command_of(name: str, overrides: Sequence[str], *, root: bool = False) -> str:
+    """The arguments that train with the plan ``name``, with all that the user said of the data.
+
+    ``FOLDER`` stands for the data's root (``root``: the root itself), so that a plan does not depend on where data lie.
+    """
+    words = [f"{GROUP}={name}"]
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key == "data.root" and value != "null" and not root:
+            words.append("data.root=FOLDER")
+        elif key.lstrip("+~").partition(".")[0] in ABOUT_DATA and override != f"experiment={AUTO}":
+            words.append(shlex.quote(override))
+    return " ".join(words)

@@ -1,0 +1,87 @@
+"""Plans as options of the group ``plan``: what gives way to a choice of the user, and composing with a new one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from pipeline.config.compose import Composed
+    from pipeline.config.yaml_files import YamlFile
+
+GROUP = "plan"
+PLANNING = "planning"  # the section that is there where a plan is to be made
+OWN = ("loss", "network", "optimizer", "transforms")  # groups whose options have keys of their own
+MADE = "made_for_this_run"
+PLAN_FILE = "plan.yaml"  # in the folder of a run
+
+
+def left_of_plans(
+    files: Mapping[str, YamlFile], choices: Mapping[str, Sequence[str] | None]
+) -> dict[str, dict[str, Any]]:
+    """What holds of each plan of which a part gives way, because another option of a group was chosen.
+
+    ``files``: all that a configuration is made of, by name. ``choices``: of the command line, by group; those of an
+    experiment count too. Values meant for one network, optimizer or list of transforms make no sense for another.
+    """
+    chosen: dict[str, list[str]] = {}
+    for config, file in files.items():
+        if config.startswith("experiment/"):
+            chosen |= {group: [str(option)] for group, option in _overrides(file)}
+    chosen |= {group: list(options or ()) for group, options in choices.items()}
+    left = {}
+    for config, file in files.items():
+        if config.startswith(f"{GROUP}/"):
+            own = {group: [str(option)] for group, option in _overrides(file)}
+            away = {group for group in OWN if group in chosen and chosen[group] != own.get(group)}
+            if away & file.content.keys():
+                left[config] = {key: value for key, value in file.content.items() if key not in away}
+    return left
+
+
+def _overrides(file: YamlFile) -> Iterator[tuple[str, Any]]:
+    """Group and option of each ``override`` in the defaults list of a file."""
+    entries = file.content.get("defaults")
+    for entry in entries if isinstance(entries, list) else ():
+        for key, option in entry.items() if isinstance(entry, dict) else ():
+            words = str(key).split()
+            if "override" in words[:-1]:
+                yield words[-1].lstrip("/"), option
+
+
+def refuse_two_plans(composed: Composed) -> None:
+    """Raise UserError where a plan is named though one is to be made."""
+    if composed.tree.get(PLANNING) and GROUP in composed.chosen:
+        raise UserError(
+            f"{GROUP}=NAME uses a plan, and {PLANNING} (which experiment=auto sets) makes another", "leave out one"
+        )
+
+
+def compose_with_plan(composed: Composed, text: str, model: type[BaseModel]) -> Composed:
+    """The same command line again, with the plan of this text underneath experiment and overrides.
+
+    Raises ConfigurationMistakes where the overrides do not fit the plan.
+    """
+    from pipeline.config.compose import compose
+    from pipeline.config.validate import validate
+
+    main, *others = composed.folders
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, GROUP, f"{MADE}.yaml")
+        path.parent.mkdir()
+        path.write_text(text, encoding="utf-8")
+        composition = compose(
+            composed.command,
+            [*composed.overrides, f"{GROUP}={MADE}"],
+            config_dirs=[*others, Path(folder)],
+            conf=main,
+        )
+        found = validate(composition, model, job_folder=composed.job_folder)
+    return replace(found, overrides=composed.overrides, chosen=composed.chosen, folders=composed.folders)

@@ -1,0 +1,142 @@
+"""The keys of ``plan:`` (what a plan may spend) and ``planning:`` (how it follows from a data set)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.schema_types import Count, Duration, Fraction, Percent, Section
+
+Positive = Annotated[float, Field(gt=0)]
+Factor = Annotated[float, Field(gt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class PlanBudget(Section):
+    """What the user grants."""
+
+    budget: Duration | Literal["none"]
+    memory_gb: Positive
+    accelerator: Literal["auto", "cpu", "gpu"]
+
+
+class CountByDims(Section):
+    """One number for pictures and one for volumes."""
+
+    in_2d: Count
+    in_3d: Count
+
+    def of(self, spatial_dims: int) -> int:
+        """The number for so many axes."""
+        return self.in_2d if spatial_dims == 2 else self.in_3d
+
+
+class Reference(Section):
+    """The network by which memory is judged."""
+
+    memory_gb: Positive
+    values: CountByDims
+    batch: CountByDims
+    features: Count
+    max_features: CountByDims
+    convs: Count
+
+
+class LowResolution(Section):
+    """When a first stage on a coarser grid would be worth it."""
+
+    share: Fraction
+    step: Factor
+    gain: Factor
+
+
+class Ct(Section):
+    """What counts as CT, and the percentiles at which it is clipped."""
+
+    names: list[str]
+    below: float
+    low: Percent
+    high: Percent
+
+
+class ClassificationRules(Section):
+    """Sizes of images and batches of a classifier."""
+
+    image_voxels: CountByDims
+    batch_voxels: CountByDims
+    batch: tuple[Count, Count]
+    balanced_from: Annotated[float, Field(ge=1)]
+
+
+class UNetChoice(Section):
+    """Options of ``pipeline.networks.UNet``."""
+
+    width: Count
+    stages: Count | None
+    convs: Count
+    decoder_convs: Count
+    full_resolution: bool
+    residual: bool
+    deep_supervision: bool
+
+
+class CNNChoice(Section):
+    """Options of ``pipeline.networks.CNN``."""
+
+    width: Count
+
+
+class Regime(Section):
+    """What budgets of an accelerator deserve; names are options of the groups of the same names."""
+
+    accelerator: Literal["cpu", "gpu"]
+    below_min: Positive | None
+    optimizer: str
+    lr: Positive
+    schedule: str
+    augmentation: str
+    ema_decay: Share | None
+    epochs: Count
+
+    @property
+    def words(self) -> str:
+        """Which budgets it is for."""
+        return f"regime of {self.accelerator}" + ("" if self.below_min is None else f" below {self.below_min:g} min")
+
+
+class SegmentationRegime(Regime):
+    """A regime of segmentation."""
+
+    network: UNetChoice
+    mirror: bool
+    step_voxels: CountByDims | None
+    batches: Count
+
+
+class ClassificationRegime(Regime):
+    """A regime of classification."""
+
+    network: CNNChoice
+
+
+class Planning(Section):
+    """The rules of planning; see conf/planning for meaning, unit and source of each."""
+
+    coarse_factor: Factor
+    coarse_percentile: Percent
+    first_patch: CountByDims
+    reference: Reference
+    fewest_batch: Count
+    covered: Fraction
+    low_resolution: LowResolution
+    ct: Ct
+    nonzero_share: Fraction
+    overlap: Share
+    fewest_batches: Count
+    modality_dropout: Share
+    left_right: list[tuple[str, str]]
+    lateral_augmentation: str
+    classification: ClassificationRules
+    segmentation_regimes: Annotated[list[SegmentationRegime], Field(min_length=1)]
+    classification_regimes: Annotated[list[ClassificationRegime], Field(min_length=1)]

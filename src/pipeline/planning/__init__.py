@@ -1,0 +1,8 @@
+"""Self-configuration: from a fingerprint and a budget to a plan that a person can read and edit."""
+
+from __future__ import annotations
+
+from pipeline.planning.budget import Budget
+from pipeline.planning.make import Plan, make_plan
+
+__all__ = ["Budget", "Plan", "make_plan"]

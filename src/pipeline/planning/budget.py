@@ -1,0 +1,42 @@
+"""What a plan may spend, and the regime that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from pipeline.config.schema_planning import Regime
+from pipeline.errors import UserError
+
+AnyRegime = TypeVar("AnyRegime", bound=Regime)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """``text``: training time of a fold as the user wrote it; ``seconds``: the same, None for no limit.
+
+    ``memory_gb``: of the device that trains (10^9 bytes, or GiB: the rule is not that exact). ``accelerator``: the
+    device that the plan is for.
+    """
+
+    text: str
+    seconds: float | None
+    memory_gb: float
+    accelerator: Literal["cpu", "gpu"]
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        time = "no limit of time" if self.seconds is None else f"{self.text} of training a fold"
+        return f"{time}, {self.memory_gb:g} GB, {self.accelerator.upper()}"
+
+    def regime(self, table: Sequence[AnyRegime]) -> AnyRegime:
+        """The first row of a table of regimes that fits. Raises UserError where none does."""
+        for row in table:
+            fits = row.below_min is None or (self.seconds is not None and self.seconds < 60 * row.below_min)
+            if row.accelerator == self.accelerator and fits:
+                return row
+        raise UserError(
+            f"planning: no regime for {self.words}", "end the table of regimes with a row whose below_min is null"
+        )

@@ -1,0 +1,94 @@
+"""The plan of a classification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+from pipeline.config.schema_planning import ClassificationRegime, Planning
+from pipeline.data.fingerprint import Fingerprint
+from pipeline.planning.budget import Budget
+from pipeline.planning.document import Chosen, Node
+from pipeline.planning.measured import reference_grid, rounded, times
+from pipeline.planning.schedule import optimizer_section, schedule_section, trainer_section
+from pipeline.planning.spacing import plan_resolution
+from pipeline.planning.transforms import transforms_section
+
+
+def classification_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget) -> Mapping[str, Node]:
+    """Every key that follows from the data and the budget. Raises UserError."""
+    regime = budget.regime(rules.classification_regimes)
+    spacing, size = _image(fingerprint, rules)
+    batch, batch_why = _batch(fingerprint, rules, size.value)
+    return {
+        "defaults": _choices(fingerprint, rules, regime),
+        "task": Chosen("classification", "the data set has one class per image"),
+        "transforms": transforms_section(fingerprint, rules, spacing, size, resize=fingerprint.unit == "px"),
+        "sampling": {
+            "patch_size": Chosen(None, "a classifier sees the whole image"),
+            "batch_size": Chosen(batch, batch_why),
+        },
+        "network": {
+            "width": Chosen(regime.network.width, f"features of the first block, doubling: {regime.words}"),
+        },
+        "optimizer": optimizer_section(regime, budget),
+        "schedule": schedule_section(regime, budget),
+        "trainer": trainer_section(regime, budget),
+        "inference": {
+            "mirror_axes": Chosen([], "the augmentation does not mirror, so the network knows no mirrored images")
+        },
+    }
+
+
+def _choices(fingerprint: Fingerprint, rules: Planning, regime: ClassificationRegime) -> list[Mapping[str, Node]]:
+    counts = fingerprint.overall.targets
+    said = ", ".join(f"{name} {count}" for name, count in counts.items())
+    ratio = max(counts.values(), default=1) / max(1, min(counts.values(), default=1))
+    limit = rules.classification.balanced_from
+    if ratio >= limit:
+        sampling = Chosen("balanced", f"every class drawn equally often: {said}, {ratio:.2g} to 1, {limit:g} or more")
+    else:
+        sampling = Chosen("uniform", f"cases in turn: {said}, {ratio:.2g} to 1, less than {limit:g}")
+    return [
+        {"override /augmentation": Chosen(regime.augmentation, regime.words)},
+        {"override /sampling": sampling},
+        {"override /network": Chosen("cnn", "convolutions, pooled to one vector: few images suffice")},
+        {"override /loss": Chosen("cross_entropy", "classes exclude each other")},
+        {"override /optimizer": Chosen(regime.optimizer, regime.words)},
+        {"override /schedule": Chosen(regime.schedule, regime.words)},
+    ]
+
+
+def _image(fingerprint: Fingerprint, rules: Planning) -> tuple[Chosen, Chosen]:
+    """Spacing and size of the network's image: the median image, on a coarser grid where it is too large."""
+    grid, dims = reference_grid(fingerprint), fingerprint.spatial_dims
+    most = rules.classification.image_voxels.of(dims)
+    shape = [axis.median for axis in grid.shape]
+    if fingerprint.unit == "px":
+        shrink = min(1.0, (most / prod(shape)) ** (1 / dims))
+        size = [max(1, round(extent * shrink)) for extent in shape]
+        why = f"median {times(shape)}" + (
+            f", made smaller to {most} in all" if shrink < 1 else f", at most {most} in all"
+        )
+        return Chosen(None, "the images have no millimetres"), Chosen(size, why)
+    resolution = plan_resolution(fingerprint, rules)
+    extent = [axis.median for axis in grid.size]
+    voxels = prod(mm / step for mm, step in zip(extent, resolution.spacing, strict=True))
+    grow = max(1.0, (voxels / most) ** (1 / dims))
+    spacing = [rounded(mm * grow) for mm in resolution.spacing]
+    size = [max(1, round(mm / step)) for mm, step in zip(extent, spacing, strict=True)]
+    why = f"mm along {', '.join(fingerprint.axes)}: {resolution.why}"
+    why += f", times {grow:.3g} so that the whole image has at most {most} voxels" if grow > 1 else ""
+    return Chosen(spacing, why), Chosen(size, f"voxels: the median image, {times(extent)} mm")
+
+
+def _batch(fingerprint: Fingerprint, rules: Planning, size: list[int]) -> tuple[int, str]:
+    rule = rules.classification
+    about = rule.batch_voxels.of(fingerprint.spatial_dims)
+    least, most = rule.batch
+    cases = reference_grid(fingerprint).cases
+    by_voxels, by_cases = about // prod(size), round(cases * rules.covered)
+    return (
+        max(least, min(by_voxels, by_cases, most)),
+        f"{by_voxels} by {about} voxels, {by_cases} by {rules.covered:.0%} of {cases} cases; from {least} to {most}",
+    )

@@ -1,0 +1,124 @@
+"""Patch and batch that fit the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from pipeline.config.schema_planning import Planning
+from pipeline.errors import UserError
+from pipeline.networks.topology import SMALLEST_POOLED, Steps, plan_strides
+from pipeline.planning.measured import times
+from pipeline.planning.memory import feature_values
+
+ALL_STAGES = 64  # more than any patch allows
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A patch of ``size`` voxels, a multiple of what the ``strides`` of all stages divide it by.
+
+    ``first``: the patch before it was fitted to memory. ``values``: feature-map values of the reference network, at
+    most ``limit``.
+    """
+
+    size: tuple[int, ...]
+    strides: Steps
+    first: tuple[int, ...]
+    values: int
+    limit: float
+
+
+def plan_patch(
+    spacing: Sequence[float],
+    shape: Sequence[int],
+    classes: int,
+    rules: Planning,
+    memory_gb: float,
+    step_voxels: int | None = None,
+) -> Patch:
+    """Choose the patch for images of ``shape`` voxels (the median) at ``spacing``.
+
+    A patch of equal extent in mm along all axes, clipped to the median image, then cut along the axis that is largest
+    relative to the image until the feature maps fit; and until the smallest batch has at most ``step_voxels``.
+    Raises UserError where no patch fits. Source: Isensee et al. 2021, and nnU-Net v2 (``get_plans_for_configuration``).
+    """
+    dims, network = len(spacing), rules.reference
+    limit = network.values.of(dims) * memory_gb / network.memory_gb
+    edge = (rules.first_patch.of(dims) * prod(spacing)) ** (1 / dims)
+    first = [min(round(edge / mm), extent) for mm, extent in zip(spacing, shape, strict=True)]
+    size, strides = padded(first, spacing)
+    first = list(size)
+
+    def fits() -> bool:
+        small = step_voxels is None or prod(size) * rules.fewest_batch <= step_voxels
+        return small and feature_values(size, strides, classes, network) <= limit
+
+    while not fits():
+        axis = max(range(dims), key=lambda axis: (size[axis] / shape[axis], *_first_of_equals(axis, spacing)))
+        smaller = _smaller(size, strides, axis, spacing)
+        if smaller[axis] < min(SMALLEST_POOLED, shape[axis]):
+            raise UserError(
+                f"plan.memory_gb={memory_gb:g}: a patch of {times(size)} voxels does not fit",
+                "give more memory; nnU-Net plans for 8 GB",
+            )
+        size, strides = padded(smaller, spacing)
+    return Patch(tuple(size), strides, tuple(first), feature_values(size, strides, classes, network), limit)
+
+
+def padded(size: Sequence[int], spacing: Sequence[float]) -> tuple[list[int], Steps]:
+    """The size filled up to a multiple of what its stages divide it by, and their strides."""
+    strides = plan_strides(size, spacing, ALL_STAGES)
+    return [-(-extent // step) * step for extent, step in zip(size, divisors(strides), strict=True)], strides
+
+
+def divisors(strides: Steps) -> list[int]:
+    """By what the stages divide each axis, all together."""
+    return [prod(steps) for steps in zip(*strides, strict=True)]
+
+
+def _first_of_equals(axis: int, spacing: Sequence[float]) -> tuple[bool, int]:
+    """Which of axes that are equally large is cut first (the highest): nnU-Net's order, the coarsest last of all.
+
+    nnU-Net takes x before y before z in a volume, columns before rows in a picture.
+    """
+    if len(spacing) == 2:
+        return True, axis
+    coarsest = max(range(3), key=lambda other: (spacing[other], other))
+    return axis != coarsest, -axis
+
+
+def _smaller(size: Sequence[int], strides: Steps, axis: int, spacing: Sequence[float]) -> list[int]:
+    """The next smaller valid size along an axis.
+
+    A smaller patch may be halved less often: 256 - 64 would skip 224, which five halvings suit.
+    """
+    trial = list(size)
+    trial[axis] -= divisors(strides)[axis]
+    step = divisors(plan_strides(trial, spacing, ALL_STAGES))[axis] if trial[axis] > 0 else divisors(strides)[axis]
+    smaller = list(size)
+    smaller[axis] -= step
+    return smaller if padded(smaller, spacing)[0][axis] < size[axis] else trial
+
+
+def plan_batch(
+    patch: Patch, shape: Sequence[int], cases: int, rules: Planning, step_voxels: int | None = None
+) -> tuple[int, str]:
+    """The number of patches in a batch, and why.
+
+    What the memory leaves, but at most a share of the voxels of the data set and ``step_voxels``.
+    Source: nnU-Net v2 (``get_plans_for_configuration``).
+    """
+    voxels, dims = prod(patch.size), len(patch.size)
+    limits = {
+        f"{patch.limit / 1e6:.0f}e6 feature values": round(patch.limit / patch.values * rules.reference.batch.of(dims))
+    }
+    limits[f"{rules.covered:.0%} of the voxels of {cases} cases"] = round(prod(shape) * cases * rules.covered / voxels)
+    if step_voxels is not None:
+        limits[f"{step_voxels} voxels a step"] = step_voxels // voxels
+    said = ", ".join(f"{count} by {limit}" for limit, count in limits.items())
+    lowest = min(limits.values())
+    if lowest < rules.fewest_batch:
+        return rules.fewest_batch, f"the least; {said}"
+    return lowest, f"the lowest of: {said}"

@@ -1,0 +1,181 @@
+"""The plan of a segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.config.schema_planning import Planning, SegmentationRegime
+from pipeline.data.fingerprint import Fingerprint
+from pipeline.networks.topology import Steps, plan_kernels, plan_strides, without_full_resolution
+from pipeline.planning.budget import Budget
+from pipeline.planning.document import Chosen, Node, Remark
+from pipeline.planning.low_resolution import low_resolution
+from pipeline.planning.measured import reference_grid, times
+from pipeline.planning.patch import ALL_STAGES, Patch, plan_batch, plan_patch
+from pipeline.planning.schedule import optimizer_section, schedule_section, trainer_section
+from pipeline.planning.spacing import Resolution, plan_resolution
+from pipeline.planning.transforms import mirror_axes, sides, transforms_section
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    resolution: Resolution
+    patch: Patch
+    batch: int
+    batch_why: str
+    free: Patch  # as far as memory alone decides
+    worth: bool  # a low-resolution stage
+    worth_why: str
+
+
+def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget) -> Mapping[str, Node]:
+    """Every key that follows from the data and the budget. Raises UserError."""
+    regime = budget.regime(rules.segmentation_regimes)
+    found = _sizes(fingerprint, rules, budget, regime)
+    dims, resolution, patch = fingerprint.spatial_dims, found.resolution, found.patch
+    in_mm = fingerprint.unit == "mm"
+    lateral = sides(fingerprint, rules.left_right) is not None
+    return {
+        "defaults": _choices(fingerprint, rules, regime, found),
+        "task": Chosen("segmentation", "the data set has masks"),
+        "transforms": transforms_section(
+            fingerprint,
+            rules,
+            Chosen(list(resolution.spacing), f"mm along {', '.join(fingerprint.axes)}: {resolution.why}")
+            if in_mm
+            else Chosen(None, "the images have no millimetres: they stay on their own grids"),
+            Chosen(None, "patches are cut from whole images"),
+            resize=False,
+        ),
+        "sampling": _sampling(fingerprint, rules, budget, regime, found),
+        "network": _network(regime, rules, resolution, patch, dims),
+        "optimizer": optimizer_section(regime, budget),
+        "schedule": schedule_section(regime, budget),
+        "trainer": trainer_section(regime, budget),
+        "inference": {
+            "overlap": Chosen(rules.overlap, "of the window's edge, nnU-Net's: planning.overlap"),
+            "mirror_axes": _mirror(fingerprint, rules, regime, lateral),
+        },
+    }
+
+
+def _sizes(fingerprint: Fingerprint, rules: Planning, budget: Budget, regime: SegmentationRegime) -> _Sizes:
+    resolution = plan_resolution(fingerprint, rules)
+    group, dims = fingerprint.overall, fingerprint.spatial_dims
+    classes = len(group.regions) or len(group.classes) + 1
+    voxels = None if regime.step_voxels is None else regime.step_voxels.of(dims)
+    spacing, shape = resolution.spacing, resolution.shape
+    patch = plan_patch(spacing, shape, classes, rules, budget.memory_gb, voxels)
+    batch, batch_why = plan_batch(patch, shape, reference_grid(fingerprint).cases, rules, voxels)
+    free = patch if voxels is None else plan_patch(spacing, shape, classes, rules, budget.memory_gb)
+    worth, worth_why = False, "a picture is planned at full resolution only"
+    if dims == 3:
+        worth, worth_why = low_resolution(spacing, shape, free, classes, rules, budget.memory_gb)
+    return _Sizes(resolution, patch, batch, batch_why, free, worth, worth_why)
+
+
+def _choices(
+    fingerprint: Fingerprint, rules: Planning, regime: SegmentationRegime, found: _Sizes
+) -> list[Mapping[str, Node]]:
+    paired = sides(fingerprint, rules.left_right)
+    augmentation = Chosen(regime.augmentation, regime.words)
+    if paired is not None and regime.mirror:
+        augmentation = Chosen(
+            rules.lateral_augmentation,
+            f"{regime.augmentation} mirrors, and {' and '.join(paired)} are told apart by side",
+        )
+    together = "one Dice over the batch, as nnU-Net does"
+    if fingerprint.spatial_dims == 2:
+        loss = Chosen("dice_ce_batch", f"{together} in 2D")
+    elif found.worth:
+        loss = Chosen("dice_ce_batch", f"{together} where a patch holds little of the image")
+    else:
+        loss = Chosen("dice_ce", "one Dice per patch, as nnU-Net does where a patch holds much of the image")
+    return [
+        {"override /augmentation": augmentation},
+        {"override /sampling": Chosen("nnunet", "cases with replacement, the last third of a batch on foreground")},
+        {"override /network": Chosen("unet", "nnU-Net's topology")},
+        {"override /loss": loss},
+        {"override /optimizer": Chosen(regime.optimizer, regime.words)},
+        {"override /schedule": Chosen(regime.schedule, regime.words)},
+    ]
+
+
+def _sampling(
+    fingerprint: Fingerprint, rules: Planning, budget: Budget, regime: SegmentationRegime, found: _Sizes
+) -> Mapping[str, Node]:
+    resolution, patch = found.resolution, found.patch
+    why = f"voxels; median image {times(resolution.shape)}, first patch {times(patch.first)}"
+    if found.free.size != patch.first:
+        why += f", cut to the memory: {times(found.free.size)}"
+    if patch.size != found.free.size and regime.step_voxels is not None:
+        most = regime.step_voxels.of(len(patch.size))
+        why += f", cut so that a step of {rules.fewest_batch} has at most {most} voxels: {regime.words}"
+    values = f"{patch.values / 1e6:.0f}e6 feature values of nnU-Net's network, at most {patch.limit / 1e6:.0f}e6"
+    cases = reference_grid(fingerprint).cases
+    section: dict[str, Node] = {
+        "patch_size": Chosen(list(patch.size), f"{why}; {values} by {budget.memory_gb:g} GB"),
+        "batch_size": Chosen(found.batch, found.batch_why),
+    }
+    if budget.seconds is None:
+        section["batches_per_epoch"] = Chosen(
+            regime.batches, f"{regime.words}: an epoch is so many steps, not one pass over the data"
+        )
+    else:
+        filled = round(cases / found.batch)
+        section["batches_per_epoch"] = Chosen(
+            max(filled, rules.fewest_batches),
+            f"{cases} cases fill {filled}; at least {rules.fewest_batches}, or validation outweighs training",
+        )
+    group = fingerprint.overall
+    lacking = {name: grid.cases for name, grid in group.grids.items() if grid.cases < group.cases}
+    if lacking:
+        said = ", ".join(f"{name} in {count}" for name, count in lacking.items())
+        section["modality_dropout"] = Chosen(
+            rules.modality_dropout, f"not every case has every modality ({said} of {group.cases}): learn to go without"
+        )
+    low = "low-resolution stage: " + (
+        "worth it, but not trained (there is no cascade)" if found.worth else "not worth it"
+    )
+    section["remark"] = Remark(f"{low}: {found.worth_why}")
+    return section
+
+
+def _network(
+    regime: SegmentationRegime, rules: Planning, resolution: Resolution, patch: Patch, dims: int
+) -> Mapping[str, Node]:
+    choice = regime.network
+    strides = _strides(patch, resolution, regime)
+    reason = regime.words
+    full = "every stage, the first on the full grid" if choice.full_resolution else "the image is folded by the first"
+    halve = "an axis is halved from 8 voxels on, while its spacing is under twice the finest"
+    most = rules.reference.max_features.of(dims)
+    return {
+        "strides": Chosen([list(step) for step in strides], f"{halve}; {full}"),
+        "kernel_sizes": Chosen(
+            [list(kernel) for kernel in plan_kernels(resolution.spacing, strides)],
+            f"3 along an axis once its spacing is under twice the finest ({times(resolution.spacing)})",
+        ),
+        "width": Chosen(choice.width, f"features of the first stage, doubling: {reason}"),
+        "max_width": Chosen(most, f"nnU-Net's in {dims}D: planning.reference.max_features"),
+        "convs": Chosen(choice.convs, f"per stage of the encoder: {reason}"),
+        "decoder_convs": Chosen(choice.decoder_convs, f"per stage of the decoder: {reason}"),
+        "full_resolution": Chosen(choice.full_resolution, f"whether the first stage works on the full grid: {reason}"),
+        "residual": Chosen(choice.residual, f"paths around the stages: {reason}"),
+        "deep_supervision": Chosen(choice.deep_supervision, f"loss at coarser stages too: {reason}"),
+    }
+
+
+def _strides(patch: Patch, resolution: Resolution, regime: SegmentationRegime) -> Steps:
+    stages = regime.network.stages or ALL_STAGES
+    if regime.network.full_resolution:
+        return plan_strides(patch.size, resolution.spacing, stages)
+    return without_full_resolution(plan_strides(patch.size, resolution.spacing, stages + 1))
+
+
+def _mirror(fingerprint: Fingerprint, rules: Planning, regime: SegmentationRegime, lateral: bool) -> Chosen:
+    if not regime.mirror or lateral:
+        return Chosen([], "the augmentation does not mirror, so the network knows no mirrored images")
+    axes, why = mirror_axes(fingerprint, rules.left_right)
+    return Chosen(axes, f"flips at prediction, as in training: {why}")

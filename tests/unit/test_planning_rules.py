@@ -1,0 +1,151 @@
+"""The rules of planning, against numbers worked out by hand and against published plans of nnU-Net."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+
+import pytest
+
+from pipeline.conf_dir import conf_dir
+from pipeline.config.schema_planning import Planning
+from pipeline.config.yaml_files import read_yaml
+from pipeline.errors import UserError
+from pipeline.networks.topology import plan_strides
+from pipeline.planning.low_resolution import low_resolution
+from pipeline.planning.memory import feature_values
+from pipeline.planning.patch import divisors, plan_batch, plan_patch
+from pipeline.planning.spacing import nonzero_share, plan_resolution
+from tests.fingerprints import fingerprint
+
+RULES = Planning.model_validate_json(
+    json.dumps(read_yaml(conf_dir() / "planning" / "nnunet.yaml").content["planning"]), strict=True
+)
+ONE, TWO = (1, 1, 1), (2, 2, 2)
+
+
+def test_the_spacing_is_the_median() -> None:
+    found = plan_resolution(fingerprint([1.0, 0.8, 0.8], [100, 100, 100], thin={0: 0.5}), RULES)
+    assert found.spacing == (1.0, 0.8, 0.8)
+    assert found.coarse is None
+    assert found.shape == (100, 100, 100)
+
+
+def test_a_coarse_axis_gets_the_tenth_percentile() -> None:
+    """Voxels over 3 times as long (5 > 3 x 0.8) and under a third as many (30 x 3 < 200)."""
+    found = plan_resolution(fingerprint([0.8, 0.8, 5.0], [200, 200, 30], thin={2: 2.5}), RULES)
+    assert found.spacing == (0.8, 0.8, 2.5)
+    assert found.coarse == 2
+    assert found.shape == (200, 200, 60)
+    assert "10th percentile, 2.5" in found.why
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shape", "thin", "target"),
+    [
+        ([0.8, 0.8, 5.0], [200, 200, 30], 0.5, 0.8),  # never below the other axes
+        ([0.8, 0.8, 5.0], [200, 200, 70], 2.5, 5.0),  # voxels enough: 70 x 3 > 200
+        ([0.8, 0.8, 2.4], [200, 200, 30], 1.0, 2.4),  # not over three times as long
+    ],
+)
+def test_limits_of_a_coarse_axis(spacing: list[float], shape: list[int], thin: float, target: float) -> None:
+    assert plan_resolution(fingerprint(spacing, shape, thin={2: thin}), RULES).spacing[2] == target
+
+
+def test_the_median_image_is_that_inside_the_crop() -> None:
+    found = fingerprint([1.0, 1.0, 2.0], [100, 100, 50], cropped=[80, 90, 50])
+    assert plan_resolution(found, RULES).shape == (80, 90, 50)
+    assert nonzero_share(found) == pytest.approx(0.72)
+
+
+def test_pictures_have_no_coarse_axis() -> None:
+    assert plan_resolution(fingerprint([1.0, 1.0], [300, 90], unit="px"), RULES).spacing == (1.0, 1.0)
+
+
+def test_feature_values_by_hand() -> None:
+    """8x8x8 in two stages: 2 + 2 convolutions and a transposed one of 32 at 512 voxels, 2 of 64 at 64, 3 logits."""
+    values = feature_values((8, 8, 8), (ONE, TWO), 3, RULES.reference)
+    assert values == 5 * 32 * 512 + 2 * 64 * 64 + 3 * 512
+    widest = feature_values((64,) * 2, ((1, 1), *((2, 2),) * 5), 1, RULES.reference)
+    grids = [(64 // 2**stage) ** 2 for stage in range(6)]
+    assert widest == 5 * sum(32 * 2**i * n for i, n in enumerate(grids[:5])) + 2 * 512 * grids[5] + 64**2
+
+
+PUBLISHED = [
+    # Isensee et al. 2021 and plans of nnU-Net v2, axes x, y, z:
+    # median image (voxels), spacing (mm), cases, patch, batch
+    ("Task04_Hippocampus", (36, 50, 35), (1.0, 1.0, 1.0), 260, (40, 56, 40), 9),
+    ("Task01_BrainTumour", (138, 170, 138), (1.0, 1.0, 1.0), 484, (128, 128, 128), 2),
+    ("Task05_Prostate", (320, 320, 20), (0.625, 0.625, 3.6), 32, (256, 320, 20), 2),
+    ("Task09_Spleen", (512, 512, 187), (0.79, 0.79, 1.6), 41, (160, 192, 64), 2),
+    ("Task06_Lung", (512, 512, 252), (0.785, 0.785, 1.24), 63, (160, 192, 80), 2),
+]
+
+
+@pytest.mark.parametrize(("shape", "spacing", "cases", "size", "batch"), [row[1:] for row in PUBLISHED],
+                         ids=[row[0] for row in PUBLISHED])  # fmt: skip
+def test_published_patches(
+    shape: tuple[int, ...], spacing: tuple[float, ...], cases: int, size: tuple[int, ...], batch: int
+) -> None:
+    patch = plan_patch(spacing, shape, 3, RULES, 8.0)
+    assert patch.size == size
+    assert patch.values <= patch.limit == 560e6
+    assert plan_batch(patch, shape, cases, RULES)[0] == batch
+
+
+def test_hippocampus_has_three_halvings() -> None:
+    patch = plan_patch((1.0, 1.0, 1.0), (36, 50, 35), 3, RULES, 8.0)
+    assert patch.strides == (ONE, TWO, TWO, TWO)
+    assert patch.first == patch.size == (40, 56, 40)
+
+
+def test_the_batch_covers_five_per_cent_of_the_data() -> None:
+    patch = plan_patch((1.0, 1.0, 1.0), (36, 50, 35), 3, RULES, 8.0)
+    batch, why = plan_batch(patch, (36, 50, 35), 200, RULES)
+    assert batch == round(36 * 50 * 35 * 200 * 0.05 / (40 * 56 * 40)) == 7
+    assert "7 by 5% of the voxels of 200 cases" in why
+    assert plan_batch(patch, (36, 50, 35), 20, RULES)[0] == 2
+    assert plan_batch(patch, (36, 50, 35), 5000, RULES)[0] == round(560e6 / patch.values * 2)
+
+
+@pytest.mark.parametrize("memory", [2.0, 4.0, 8.0, 24.0, 80.0])
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [((512, 512, 252), (0.785, 0.785, 1.24)), ((320, 320, 20), (0.625, 0.625, 3.6)), ((2000, 2500), (1.0, 1.0)),
+     ((128, 128, 12), (0.7, 0.7, 2.0)), ((40, 300, 9), (1.0, 3.0, 0.5))],
+)  # fmt: skip
+def test_a_patch_fits_its_memory_and_divides(shape: tuple[int, ...], spacing: tuple[float, ...], memory: float) -> None:
+    patch = plan_patch(spacing, shape, 3, RULES, memory)
+    dims = len(shape)
+    assert patch.values <= RULES.reference.values.of(dims) * memory / 8
+    assert patch.strides == plan_strides(patch.size, spacing, 64)
+    assert all(extent % step == 0 for extent, step in zip(patch.size, divisors(patch.strides), strict=True))
+
+
+def test_more_memory_gives_larger_patches() -> None:
+    sizes = [prod(plan_patch((0.8, 0.8, 1.0), (512, 512, 300), 2, RULES, gb).size) for gb in (2, 4, 8, 16, 32)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+
+
+def test_a_step_holds_no_more_voxels_than_the_regime_allows() -> None:
+    patch = plan_patch((0.8, 0.8, 1.0), (512, 512, 300), 2, RULES, 8.0, 1_000_000)
+    batch, _ = plan_batch(patch, (512, 512, 300), 100, RULES, 1_000_000)
+    assert batch * prod(patch.size) <= 1_000_000
+
+
+def test_too_little_memory_is_named() -> None:
+    with pytest.raises(UserError, match=r"plan\.memory_gb=0\.0001: a patch of .* does not fit"):
+        plan_patch((1.0, 1.0, 1.0), (64, 64, 64), 2, RULES, 0.0001)
+
+
+def test_a_low_resolution_stage() -> None:
+    """nnU-Net gives lung CTs one (its patch holds 4 % of them), and the hippocampus none."""
+    shape, spacing = (512, 512, 252), (0.785, 0.785, 1.24)
+    worth, why = low_resolution(spacing, shape, plan_patch(spacing, shape, 2, RULES, 8.0), 2, RULES, 8.0)
+    assert worth
+    assert "holds 4% of the median image of 512 x 512 x 252 voxels" in why
+    small = (36, 50, 35)
+    worth, why = low_resolution((1.0,) * 3, small, plan_patch((1.0,) * 3, small, 3, RULES, 8.0), 3, RULES, 8.0)
+    assert not worth
+    assert "holds 100% of the median image" in why
