@@ -18,6 +18,7 @@ from pipeline.data.preprocessing import Preprocessing
 from pipeline.errors import UserError
 from pipeline.inference.decision import Decision
 from pipeline.inference.predictor import SlidingWindow, WholeImage
+from pipeline.networks.engine import Engine, use_engine
 from pipeline.networks.modalities import CompleteModalities
 from pipeline.prediction.weights import network_weights, read_checkpoint
 
@@ -133,7 +134,8 @@ class TrainedRun:
 
     def _network(self, fold: int, checkpoint: str, trust: Sequence[str]) -> nn.Module:
         path = self.folder / f"fold_{fold}" / "checkpoints" / f"{checkpoint}.ckpt"
-        network: nn.Module = build(self.config["network"], "network", trust)
+        engine = Engine.recorded(self.config.get("engine"))
+        network = use_engine(build(self.config["network"], "network", trust), engine, training=False)
         if self.card.incomplete:
             network = CompleteModalities(network, [0.0] * self.card.channels)  # the weights hold the values
         try:

@@ -25,6 +25,7 @@ from pipeline.tracking.uri import open_page_command, store_uri
 from pipeline.training.crossval import CrossValidation
 from pipeline.training.device import use_deterministic, use_threads
 from pipeline.training.duration import seconds_of
+from pipeline.training.engine import with_engine
 from pipeline.training.experiment import make_ready
 from pipeline.training.fold_run import FoldRun
 from pipeline.training.rebalancing import rebalanced_twice, require_sampling
@@ -81,6 +82,8 @@ def train(
             report=report,
         )
     wanted = experiment.run_folds
+    with console.status("engine: measuring"):
+        experiment, engine = with_engine(experiment, cache)
     output.mkdir(parents=True, exist_ok=True)
     if rank() > 0:
         for fold in wanted:  # the first process predicts and records; this one only trains with it
@@ -100,12 +103,14 @@ def train(
         )
     write_fingerprint(output / FINGERPRINT_FILE, fingerprint)
     found = provenance(project_folder()) | {"data_hash": checked.data_hash, "threads": threads}
+    found["engine"] = engine.as_json()
     write_json(output / "provenance.json", found)
     console.print(
         f"{settings.name}: {len(dataset.cases)} cases of {len(dataset.patients)} patients, "
         f"training {len(wanted)} of {len(folds)} folds, patch {'x'.join(map(str, experiment.patch_size))}",
         highlight=False,
     )
+    console.print(engine.in_words(), highlight=False, soft_wrap=True)
     twice = rebalanced_twice(settings)
     if twice is not None:
         console.print(twice, highlight=False, soft_wrap=True)
