@@ -1,6 +1,6 @@
 """nnU-Net's own training step, for scripts/bench/engine.py; runs in an environment that holds nnunetv2.
 
-    PYTHON scripts/bench/nnunet_step.py '{"patch": [40, 56, 40], "batch": 9, "classes": 3, "features": [32, 64, 128, 256], ...}'
+    PYTHON scripts/bench/nnunet_step.py '{"patch": [40, 56, 40], "batch": 9, "classes": 3, "features": [32, 64], ...}'
 
 The network is nnU-Net's (dynamic_network_architectures), so are the loss (Dice + cross entropy under deep supervision),
 the optimizer and its values, and the clipping; the step is that of nnUNetTrainer.train_step on a CPU, where it runs in
@@ -27,6 +27,7 @@ def main() -> None:
 
     plan = json.loads(sys.argv[1])
     torch.set_num_threads(plan["threads"])
+    clock = time.process_time if plan["cpu_time"] else time.perf_counter
     three = len(plan["patch"]) == 3
     stages = len(plan["features"])
     torch.manual_seed(0)
@@ -67,10 +68,11 @@ def main() -> None:
     for stride in plan["strides"][: stages - 1]:
         size = [extent // step for extent, step in zip(size, stride, strict=True)]
         targets.append(torch.nn.functional.interpolate(truth, size=tuple(size), mode="nearest"))
-    print(json.dumps({"parameters": sum(parameter.numel() for parameter in network.parameters())}), flush=True)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    print(f"nnU-Net: {parameters} parameters", file=sys.stderr)
     for line in sys.stdin:
         bf16 = line.strip() == "bf16"
-        begun = time.perf_counter()
+        begun = clock()
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
             outputs = network(image)
@@ -78,7 +80,7 @@ def main() -> None:
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
         optimizer.step()
-        print(time.perf_counter() - begun, flush=True)
+        print(clock() - begun, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,7 @@ def test_nnunet_parameters_by_hand() -> None:
     expected = 0
     for inputs, outputs in zip([2, *widths], widths, strict=False):
         expected += conv(inputs, outputs, 27) + 2 * outputs + conv(outputs, outputs, 27) + 2 * outputs
-    for fine, coarse in zip(widths, widths[1:], strict=False):
+    for fine, coarse in pairwise(widths):
         expected += conv(coarse, fine, 8)  # transposed, two voxels an axis
         expected += conv(2 * fine, fine, 27) + 2 * fine + conv(fine, fine, 27) + 2 * fine
     # Logits at full and half resolution. nnU-Net also has a head at a quarter, whose loss has weight zero.
@@ -255,7 +256,7 @@ def test_nnunet_resenc_parameters_by_hand() -> None:
         further = 2 * (conv(outputs, outputs, 27) + 2 * outputs)
         shortcut = inputs * outputs + 2 * outputs if i > 0 else 0  # without bias, where the width changes
         expected += first + (count - 1) * further + shortcut
-    for fine, coarse in zip(widths, widths[1:], strict=False):
+    for fine, coarse in pairwise(widths):
         expected += conv(coarse, fine, 8) + conv(2 * fine, fine, 27) + 2 * fine
     assert parameters(network) == expected + conv(32, 3, 1) + conv(64, 3, 1)
 

@@ -105,6 +105,7 @@ class Engine(Section):
     norm: Literal["auto", "stock", "fused"]
     memory_format: Literal["auto", "contiguous", "channels_last"]
     compile: bool | Literal["auto"]
+    keep_memory: bool
     trial_seconds: Annotated[float, Field(gt=0)]
     trial_steps: Count
     least_gain: Annotated[float, Field(ge=0, lt=1)]

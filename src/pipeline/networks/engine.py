@@ -1,4 +1,4 @@
-"""How a network is computed: which norm, which memory layout, compiled or not. Its weights and their names stay the same."""
+"""How a network is computed: which norm, which memory layout, compiled or not. Its weights stay the same."""
 
 from __future__ import annotations
 

@@ -26,6 +26,8 @@ class NormActivation(nn.Module):
 
     def __init__(self, norm: nn.InstanceNorm2d | nn.InstanceNorm3d, slope: float) -> None:
         super().__init__()
+        self.weight: Tensor | None
+        self.bias: Tensor | None
         self.register_parameter("weight", norm.weight)
         self.register_parameter("bias", norm.bias)
         self.eps = norm.eps
@@ -37,7 +39,7 @@ class NormActivation(nn.Module):
         if features.device.type == "cpu":
             if prod(features.shape[2:]) == 1:
                 raise ValueError(f"cannot normalise over one voxel: features {tuple(features.shape)}")
-            result: Tensor = _NormActivation.apply(features, weight, bias, self.eps, self.slope)
+            result: Tensor = _NormActivation.apply(features, weight, bias, self.eps, self.slope)  # type: ignore[no-untyped-call]
             return result
         result = functional.instance_norm(features, weight=weight, bias=bias, eps=self.eps)
         return result if self.slope == 1.0 else functional.leaky_relu(result, self.slope, inplace=True)
@@ -60,7 +62,7 @@ class _NormActivation(torch.autograd.Function):
         ctx.slope, ctx.eps = slope, eps
         images, channels = x.shape[:2]
         if layout(x) == torch.contiguous_format:
-            y, mean, rstd = aten.native_group_norm(x, weight, bias, *group_sizes(x), eps)
+            y, mean, rstd = torch.native_group_norm(x, weight, bias, *group_sizes(x), eps)
         else:
             y = torch.empty_like(x)
             mean, rstd = torch.empty(2, images, channels, dtype=torch.promote_types(x.dtype, torch.float32))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline.networks.blocks import ConvBlock, Style, activation_layer
 from pipeline.networks.unet import UNet
 
-_AVERAGE = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+_AVERAGE: dict[int, Callable[..., nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 class ResidualEncoderUNet(UNet):

@@ -102,7 +102,7 @@ class UNet(nn.Module):
         stride: Sequence[int],
         count: int,
     ) -> nn.Module:
-        """What one stage of the encoder is made of; maps ``(B, in, *spatial)`` to ``(B, out, *ceil(spatial / stride))``."""
+        """One stage of the encoder: ``(B, in, *spatial)`` to ``(B, out, *ceil(spatial / stride))``."""
         return Stage(style, in_channels, out_channels, kernel, stride, count, self.residual)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:

@@ -19,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.inference.decision import Decision
 from pipeline.inference.predictor import SlidingWindow, WholeImage
 from pipeline.networks.engine import Engine, use_engine
+from pipeline.networks.host_memory import keep_freed_memory
 from pipeline.networks.modalities import CompleteModalities
 from pipeline.prediction.weights import network_weights, read_checkpoint
 
@@ -108,6 +109,8 @@ class TrainedRun:
             modalities=card.modalities,
             missing_voxels=self.config["data"]["missing"]["voxels"],
         )
+        if (self.config.get("engine") or {}).get("keep_memory") and device.type == "cpu":
+            keep_freed_memory()
         self.networks = [
             self._network(index, checkpoint or self.card.checkpoint, trust) for index in self._folds(folds)
         ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -55,16 +55,20 @@ def candidates(asked: EngineSection, device: str) -> list[Engine]:
 
     Raises UserError where it asks for what the machine lacks.
     """
-    norms = get_args(NormKind) if asked.norm == "auto" and device == "cpu" else [asked.norm]
-    layouts = get_args(Layout) if asked.memory_format == "auto" else [asked.memory_format]
-    compiled = [False, True] if asked.compile == "auto" and device == "cuda" else [asked.compile]
     if asked.compile is True and device == "cpu" and compiler() is None:
         raise UserError(
             "engine.compile=true: torch.compile needs a C++ compiler on a CPU, and none is found",
             "install g++ or clang, or set engine.compile=auto",
         )
-    norms = ["stock" if norm == "auto" else norm for norm in norms]
-    compiled = [value is True for value in compiled]
+    norms: list[NormKind] = ["stock", "fused"] if device == "cpu" else ["stock"]
+    layouts: list[Layout] = ["contiguous", "channels_last"]
+    compiled = [False, True] if device == "cuda" else [False]
+    if asked.norm != "auto":
+        norms = [asked.norm]
+    if asked.memory_format != "auto":
+        layouts = [asked.memory_format]
+    if asked.compile != "auto":
+        compiled = [asked.compile]
     return [Engine(norm, layout, whole) for whole, layout, norm in product(compiled, layouts, norms)]
 
 

@@ -7,7 +7,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.data.store.locks import locked
 from pipeline.json_file import write_json
 from pipeline.networks.engine import Engine, use_engine
 
@@ -73,14 +73,24 @@ def choose(
     named = {str(engine): engine for engine in candidates}
     key = json.dumps({**identity, "version": VERSION, "candidates": sorted(named), **_plain(trial)}, sort_keys=True)
     file = memory / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged: measured again
+    memory.mkdir(parents=True, exist_ok=True)
+    with locked(file.with_suffix(".lock")):  # of several processes one measures
+        known = _remembered(file, named)
+        if known is not None:
+            return known
+        seconds, failed = measure(candidates, build_network, trial)
+        chosen = named[fastest(seconds, trial.least_gain)] if seconds else candidates[0]
+        result = {"engine": str(chosen), "seconds": seconds, "failed": failed, "measured_under": json.loads(key)}
+        write_json(file, result)
+    return Choice(chosen, "measured", seconds, failed)
+
+
+def _remembered(file: Path, named: Mapping[str, Engine]) -> Choice | None:
+    try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         return Choice(named[kept["engine"]], "remembered", dict(kept["seconds"]), dict(kept["failed"]))
-    seconds, failed = measure(candidates, build_network, trial)
-    chosen = named[fastest(seconds, trial.least_gain)] if seconds else candidates[0]
-    memory.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"engine": str(chosen), "seconds": seconds, "failed": failed, "measured_under": json.loads(key)})
-    return Choice(chosen, "measured", seconds, failed)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # absent or damaged: measured again
 
 
 def fastest(seconds: Mapping[str, float], least_gain: float) -> str:

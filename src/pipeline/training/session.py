@@ -18,12 +18,13 @@ from pipeline.data.folds import make_folds, write_folds
 from pipeline.data.integrity import CheckResult
 from pipeline.evaluation.report import print_summary
 from pipeline.json_file import write_json
+from pipeline.networks.host_memory import keep_freed_memory
 from pipeline.ranks import rank
 from pipeline.tracking.provenance import provenance, provenance_tags
 from pipeline.tracking.tracker import Status, Tracker
 from pipeline.tracking.uri import open_page_command, store_uri
 from pipeline.training.crossval import CrossValidation
-from pipeline.training.device import use_deterministic, use_threads
+from pipeline.training.device import accelerator_kind, use_deterministic, use_threads
 from pipeline.training.duration import seconds_of
 from pipeline.training.engine import with_engine
 from pipeline.training.experiment import make_ready
@@ -49,6 +50,8 @@ def train(
     trainer = settings.trainer
     threads = use_threads(trainer.threads, 1 if trainer.devices == "auto" else int(trainer.devices))
     use_deterministic(trainer.deterministic)
+    if settings.engine.keep_memory and accelerator_kind(trainer.accelerator) == "cpu":
+        keep_freed_memory()
     split = settings.folds
     folds = make_folds(
         dataset,
