@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ def parameters(network: nn.Module) -> int:
 def test_every_config_maps_odd_sizes_and_learns(name: str, size: tuple[int, ...]) -> None:
     network = load(name, size)
     image = torch.randn(2, 2, *size)
-    logits = network(image)
+    outputs = network(image)
+    outputs = outputs if isinstance(outputs, list) else [outputs]  # deep supervision: several
+    logits = outputs[0]
     assert logits.shape == ((2, 3) if name in CLASSIFIERS else (2, 3, *size))
-    logits.square().mean().backward()
+    sum(output.square().mean() for output in outputs).backward()
     gradients = [parameter.grad for parameter in network.parameters()]
     learning = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     missing = [name for name, parameter in learning if parameter.grad is None]
@@ -214,6 +217,77 @@ def test_unet_styles(activation: str, norm: str) -> None:
     network = unet((16, 16), activation=activation, norm=norm, dropout=0.2)
     network(torch.randn(2, 2, 16, 16)).sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters() if parameter.grad is not None)
+
+
+# --- nnU-Net's two networks ---
+
+
+def conv(inputs: int, outputs: int, kernel: int) -> int:
+    """Weights and biases of a convolution."""
+    return inputs * outputs * kernel + outputs
+
+
+def test_nnunet_parameters_by_hand() -> None:
+    """Hippocampus: four stages of two convolutions with bias, each with a norm of two numbers a feature."""
+    network = load("nnunet", (40, 56, 40))
+    assert isinstance(network, UNet)
+    assert network.strides == ((1, 1, 1), *[(2, 2, 2)] * 3) and network.kernel_sizes == ((3, 3, 3),) * 4
+    widths = [32, 64, 128, 256]
+    expected = 0
+    for inputs, outputs in zip([2, *widths], widths, strict=False):
+        expected += conv(inputs, outputs, 27) + 2 * outputs + conv(outputs, outputs, 27) + 2 * outputs
+    for fine, coarse in pairwise(widths):
+        expected += conv(coarse, fine, 8)  # transposed, two voxels an axis
+        expected += conv(2 * fine, fine, 27) + 2 * fine + conv(fine, fine, 27) + 2 * fine
+    # Logits at full and half resolution. nnU-Net also has a head at a quarter, whose loss has weight zero.
+    expected += conv(32, 3, 1) + conv(64, 3, 1)
+    assert parameters(network) == expected
+    biases = 2 * sum(widths) + 2 * sum(widths[:-1])
+    assert parameters(load("nnunet", (40, 56, 40), conv_bias=False)) == expected - biases
+    assert [output.shape[2:] for output in network(torch.randn(1, 2, 16, 16, 16))] == [(16,) * 3, (8,) * 3]
+
+
+def test_nnunet_resenc_parameters_by_hand() -> None:
+    network = load("nnunet_resenc", (40, 56, 40))
+    widths, blocks = [32, 64, 128, 256], [1, 3, 4, 6]
+    expected = conv(2, 32, 27) + 2 * 32  # stem
+    for i, (inputs, outputs, count) in enumerate(zip([32, *widths], widths, blocks, strict=False)):
+        first = conv(inputs, outputs, 27) + 2 * outputs + conv(outputs, outputs, 27) + 2 * outputs
+        further = 2 * (conv(outputs, outputs, 27) + 2 * outputs)
+        shortcut = inputs * outputs + 2 * outputs if i > 0 else 0  # without bias, where the width changes
+        expected += first + (count - 1) * further + shortcut
+    for fine, coarse in pairwise(widths):
+        expected += conv(coarse, fine, 8) + conv(2 * fine, fine, 27) + 2 * fine
+    assert parameters(network) == expected + conv(32, 3, 1) + conv(64, 3, 1)
+
+
+@pytest.mark.parametrize(("size", "widest", "stages"), [((512, 512), 512, 8), ((128, 128, 128), 320, 6)])
+def test_nnunet_widths(size: tuple[int, ...], widest: int, stages: int) -> None:
+    """Seven halvings of 512 pixels leave 4; features double from 32 to 512 in 2D and 320 in 3D."""
+    with torch.device("meta"):
+        network = load("nnunet", size)
+    assert isinstance(network, UNet) and len(network.strides) == stages
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)]
+    assert max(module.out_channels for module in convolutions) == widest
+
+
+def test_resenc_block_starts_as_its_shortcut() -> None:
+    block = load("nnunet_resenc", (32, 32)).encoder[1][0]  # type: ignore[index, union-attr]
+    image = torch.randn(2, 32, 9, 8)
+    halved = nn.functional.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False)
+    conv_one, norm = block.shortcut[1]
+    assert torch.equal(halved[:, :, 4, 0], image[:, :, 8, 0:2].mean(dim=2))  # the odd row is its own mean
+    assert torch.allclose(block(image), nn.functional.leaky_relu(norm(conv_one(halved)), 0.01), atol=1e-6)
+
+
+def test_resenc_anisotropic() -> None:
+    network = load("nnunet_resenc", (64, 64, 12), width=4, depth=4, spacing=[1.0, 1.0, 4.0])
+    assert network.kernel_sizes[0] == (3, 3, 1) and network.strides[1] == (2, 2, 1)
+    image = torch.randn(1, 2, 33, 30, 5)
+    full, half = network(image)
+    assert full.shape == (1, 3, 33, 30, 5) and half.shape == (1, 3, 17, 15, 5)
+    full.sum().backward()
+    assert network.eval()(image).shape == full.shape
 
 
 # --- our CNN ---

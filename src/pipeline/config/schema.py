@@ -100,6 +100,18 @@ class Trainer(Section):
     deterministic: bool
 
 
+class Engine(Section):
+    """How the network is computed: see ``pipeline.networks.engine`` and ``pipeline.training.engine``."""
+
+    norm: Literal["auto", "stock", "fused"]
+    memory_format: Literal["auto", "contiguous", "channels_last"]
+    compile: bool | Literal["auto"]
+    keep_memory: bool
+    trial_seconds: Annotated[float, Field(gt=0)]
+    trial_steps: Count
+    least_gain: Annotated[float, Field(ge=0, lt=1)]
+
+
 class Folds(Section):
     """Cross-validation: always grouped by patient."""
 
@@ -225,6 +237,7 @@ class TrainConfig(Section):
     optimizer: Node
     schedule: Schedule
     trainer: Trainer
+    engine: Engine
     folds: Folds
     inference: Inference
     evaluation: Evaluation

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pipeline.networks.cnn import CNN
 from pipeline.networks.padding import PadToMultiple
+from pipeline.networks.resenc import ResidualEncoderUNet
 from pipeline.networks.unet import UNet
 from pipeline.networks.vit import VisionTransformer
 
-__all__ = ["CNN", "PadToMultiple", "UNet", "VisionTransformer"]
+__all__ = ["CNN", "PadToMultiple", "ResidualEncoderUNet", "UNet", "VisionTransformer"]

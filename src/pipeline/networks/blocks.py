@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -62,26 +63,40 @@ def upsampling(spatial_dims: int, in_channels: int, out_channels: int, stride: S
     return _TRANSPOSED[spatial_dims](in_channels, out_channels, tuple(stride), stride=tuple(stride), bias=bias)
 
 
+@dataclass(frozen=True)
+class Style:
+    """What all convolution blocks of a network have in common; ``bias``: convolutions have one also before a norm."""
+
+    spatial_dims: int
+    activation: str
+    norm: str
+    dropout: float = 0.0
+    bias: bool = False
+
+
 class ConvBlock(nn.Sequential):
-    """Convolution, dropout of whole channels, normalisation, activation: ``(B, C, *spatial)`` in and out."""
+    """Convolution, dropout of whole channels, normalisation, activation: ``(B, C, *spatial)`` in and out.
+
+    ``linear`` leaves the activation away.
+    """
 
     def __init__(
         self,
-        spatial_dims: int,
+        style: Style,
         in_channels: int,
         out_channels: int,
         kernel: Sequence[int],
         stride: Sequence[int],
-        activation: str,
-        norm: str,
-        dropout: float,
+        linear: bool = False,
     ) -> None:
-        layers = [convolution(spatial_dims, in_channels, out_channels, kernel, stride, bias=norm == "none")]
-        if dropout > 0:
-            layers.append(_DROPOUT[spatial_dims](dropout))
-        if norm != "none":
-            layers.append(norm_layer(norm, spatial_dims, out_channels))
-        layers.append(activation_layer(activation))
+        dims, bias = style.spatial_dims, style.bias or style.norm == "none"
+        layers = [convolution(dims, in_channels, out_channels, kernel, stride, bias)]
+        if style.dropout > 0:
+            layers.append(_DROPOUT[dims](style.dropout))
+        if style.norm != "none":
+            layers.append(norm_layer(style.norm, dims, out_channels))
+        if not linear:
+            layers.append(activation_layer(style.activation))
         super().__init__(*layers)
 
 
@@ -95,27 +110,24 @@ class Stage(nn.Module):
 
     def __init__(
         self,
-        spatial_dims: int,
+        style: Style,
         in_channels: int,
         out_channels: int,
         kernel: Sequence[int],
         stride: Sequence[int],
         count: int,
         residual: bool,
-        activation: str,
-        norm: str,
-        dropout: float,
     ) -> None:
         super().__init__()
-        one = (1,) * spatial_dims
+        one = (1,) * style.spatial_dims
         self.blocks = nn.Sequential()
         for i in range(count):
             inputs, step = (in_channels, stride) if i == 0 else (out_channels, one)
-            self.blocks.append(ConvBlock(spatial_dims, inputs, out_channels, kernel, step, activation, norm, dropout))
+            self.blocks.append(ConvBlock(style, inputs, out_channels, kernel, step))
         self.shortcut: nn.Module | None = None
         if residual:
             reach = [size if step > 1 else 1 for size, step in zip(kernel, stride, strict=True)]
-            self.shortcut = convolution(spatial_dims, in_channels, out_channels, reach, stride, bias=True)
+            self.shortcut = convolution(style.spatial_dims, in_channels, out_channels, reach, stride, bias=True)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the features of the stage, ``(B, out_channels, *ceil(spatial / stride))``."""

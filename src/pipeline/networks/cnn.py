@@ -8,7 +8,7 @@ from math import prod
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.networks.blocks import Stage, activation_layer, initialise, per_stage
+from pipeline.networks.blocks import Stage, Style, activation_layer, initialise, per_stage
 from pipeline.networks.topology import plan_strides
 
 POOLS = ("max", "avg")
@@ -61,12 +61,11 @@ class CNN(nn.Module):
         widths = [width * 2**i for i in range(depth)] if isinstance(width, int) else per_stage(width, depth, "width")
         counts = per_stage(convs, depth, "convs")
         kernel = (kernel_size,) * spatial_dims
+        style = Style(spatial_dims, activation, norm)
         self.blocks = nn.ModuleList()
         channels = in_channels
         for features, count in zip(widths, counts, strict=True):
-            self.blocks.append(
-                Stage(spatial_dims, channels, features, kernel, one, count, False, activation, norm, dropout=0.0)
-            )
+            self.blocks.append(Stage(style, channels, features, kernel, one, count, residual=False))
             channels = features
         if global_pool == "none":
             # Pooling by two without padding drops the last voxel of an odd axis.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.blocks import Stage, convolution, initialise, per_stage, upsampling
+from pipeline.networks.blocks import Stage, Style, convolution, initialise, per_stage, upsampling
 from pipeline.networks.grid import crop_to, fold_grid, unfold_grid
 from pipeline.networks.topology import Steps, per_axis, plan_kernels, plan_strides, without_full_resolution
 
@@ -26,8 +26,9 @@ class UNet(nn.Module):
     first stride is not one, the image is folded: each cell of voxels becomes channels of one voxel, and the logits of
     a cell are unfolded from one voxel. No convolution then runs on the full grid, where most of the time goes.
 
-    ``width`` is the number of features of the first stage, doubling up to ``max_width``. ``residual`` adds a path
-    around each stage, which makes short trainings converge in far fewer steps.
+    ``width`` is the number of features of the first stage, doubling up to ``max_width`` (one number, or one for each
+    number of dimensions). ``residual`` adds a path around each stage, which makes short trainings converge in far fewer
+    steps. ``conv_bias`` gives convolutions a bias also before a norm, which takes it away again.
 
     ``convs`` and ``decoder_convs`` are one number or a list, whose last number holds for the stages after it.
     Raises ValueError when strides and kernels differ in length or an activation or norm does not exist.
@@ -44,7 +45,7 @@ class UNet(nn.Module):
         spacing: Sequence[float] | None,
         depth: int,
         width: int,
-        max_width: int,
+        max_width: int | Mapping[int, int],
         convs: int | Sequence[int],
         decoder_convs: int | Sequence[int],
         kernel_sizes: str | Sequence[int | Sequence[int]],
@@ -55,6 +56,7 @@ class UNet(nn.Module):
         norm: str,
         dropout: float,
         deep_supervision: bool,
+        conv_bias: bool = False,
     ) -> None:
         super().__init__()
         self.strides = _strides(spatial_dims, patch_size, spacing, depth, strides, full_resolution)
@@ -62,30 +64,46 @@ class UNet(nn.Module):
         self.deep_supervision = deep_supervision
         stages, one = len(self.strides), (1,) * spatial_dims
         self.fold = self.strides[0]
-        widths = [min(width * 2**stage, max_width) for stage in range(stages)]
+        self.residual = residual
+        style = Style(spatial_dims, activation, norm, dropout, conv_bias)
+        most = max_width if isinstance(max_width, int) else max_width[spatial_dims]
+        widths = [min(width * 2**stage, most) for stage in range(stages)]
         encoder_counts = per_stage(convs, stages, "convs")
         decoder_counts = per_stage(decoder_convs, stages - 1, "decoder_convs")
-
-        def stage(inputs: int, i: int, stride: Sequence[int], count: int) -> Stage:
-            kernel = self.kernel_sizes[i]
-            return Stage(spatial_dims, inputs, widths[i], kernel, stride, count, residual, activation, norm, dropout)
 
         def head(i: int, cell: int = 1) -> nn.Module:
             return convolution(spatial_dims, widths[i], out_channels * cell, one, one, bias=True)
 
-        self.encoder = nn.ModuleList([stage(in_channels * prod(self.fold), 0, one, encoder_counts[0])])
+        self.encoder = nn.ModuleList()
         self.upsamplings = nn.ModuleList()
         self.decoder = nn.ModuleList()
-        for i in range(1, stages):
-            self.encoder.append(stage(widths[i - 1], i, self.strides[i], encoder_counts[i]))
-            self.upsamplings.append(upsampling(spatial_dims, widths[i], widths[i - 1], self.strides[i], bias=True))
-            self.decoder.append(stage(2 * widths[i - 1], i - 1, one, decoder_counts[i - 1]))
+        inputs, steps = in_channels * prod(self.fold), (one, *self.strides[1:])
+        for features, kernel, stride, count in zip(widths, self.kernel_sizes, steps, encoder_counts, strict=True):
+            self.encoder.append(self.encoder_stage(style, inputs, features, kernel, stride, count))
+            inputs = features
+        for i in range(stages - 1):
+            self.upsamplings.append(upsampling(spatial_dims, widths[i + 1], widths[i], self.strides[i + 1], bias=True))
+            self.decoder.append(
+                Stage(style, 2 * widths[i], widths[i], self.kernel_sizes[i], one, decoder_counts[i], residual)
+            )
         self.head = head(0, prod(self.fold))
         finest = 0 if prod(self.fold) > 1 else 1
         self.coarse_heads = nn.ModuleDict(
             {str(i): head(i) for i in range(finest, stages - 2)} if deep_supervision else {}
         )
         self.apply(initialise)
+
+    def encoder_stage(
+        self,
+        style: Style,
+        in_channels: int,
+        out_channels: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        count: int,
+    ) -> nn.Module:
+        """One stage of the encoder: ``(B, in, *spatial)`` to ``(B, out, *ceil(spatial / stride))``."""
+        return Stage(style, in_channels, out_channels, kernel, stride, count, self.residual)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Return logits for ``image``; see the class."""

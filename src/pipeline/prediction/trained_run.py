@@ -18,6 +18,8 @@ from pipeline.data.preprocessing import Preprocessing
 from pipeline.errors import UserError
 from pipeline.inference.decision import Decision
 from pipeline.inference.predictor import SlidingWindow, WholeImage
+from pipeline.networks.engine import Engine, use_engine
+from pipeline.networks.host_memory import keep_freed_memory
 from pipeline.networks.modalities import CompleteModalities
 from pipeline.prediction.postprocessing import POSTPROCESS_FILE, Postprocessing
 from pipeline.prediction.weights import network_weights, read_checkpoint
@@ -114,6 +116,8 @@ class TrainedRun:
         self.postprocessing: Postprocessing | None = None
         if self.labels is not None and postprocess:
             self.postprocessing = Postprocessing.read(folder / POSTPROCESS_FILE, self.labels)
+        if (self.config.get("engine") or {}).get("keep_memory") and device.type == "cpu":
+            keep_freed_memory()
         self.networks = [
             self._network(index, checkpoint or self.card.checkpoint, trust) for index in self._folds(folds)
         ]
@@ -141,7 +145,8 @@ class TrainedRun:
 
     def _network(self, fold: int, checkpoint: str, trust: Sequence[str]) -> nn.Module:
         path = self.folder / f"fold_{fold}" / "checkpoints" / f"{checkpoint}.ckpt"
-        network: nn.Module = build(self.config["network"], "network", trust)
+        engine = Engine.recorded(self.config.get("engine"))
+        network = use_engine(build(self.config["network"], "network", trust), engine, training=False)
         if self.card.incomplete:
             network = CompleteModalities(network, [0.0] * self.card.channels)  # the weights hold the values
         try:

@@ -147,7 +147,7 @@ def _run_git(project: Path, *arguments: str) -> bytes | None:
 def _cpu() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     return {
-        "model": _cpu_model(),
+        "model": cpu_model(),
         "count": os.cpu_count(),
         "usable": len(os.sched_getaffinity(0)),
         "torch_threads": torch.get_num_threads() if torch is not None else None,
@@ -155,7 +155,8 @@ def _cpu() -> dict[str, Any]:
     }
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor's name."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -17,6 +17,7 @@ from pipeline.data.loading import TrainingPatches, WholeCases, training_loader, 
 from pipeline.data.modalities import channel_means
 from pipeline.data.order import EpochBatches
 from pipeline.inference.decision import Decision
+from pipeline.networks.engine import Engine, use_engine
 from pipeline.networks.modalities import CompleteModalities
 from pipeline.prediction.cases import classify_cases, segment_cases
 from pipeline.prediction.weights import network_weights, read_checkpoint
@@ -116,7 +117,7 @@ class FoldRun:
     def predict(self) -> pd.DataFrame:
         """Out-of-fold predictions with the weights as they stand in the checkpoint."""
         experiment, settings = self.experiment, self.settings
-        network = self._network()
+        network = self._network(training=False)
         checkpoint = self.folder / "checkpoints" / f"{settings.evaluation.checkpoint}.ckpt"
         network.load_state_dict(network_weights(read_checkpoint(checkpoint)))
         network.to(self.device).eval()
@@ -172,7 +173,7 @@ class FoldRun:
 
     def _task(self) -> Task:
         torch.manual_seed(draw_seed(self.settings.seed, "weights", self.fold.index))
-        network = self._network()
+        network = self._network(training=True)
         loss, optimizer = self._build("loss", "function"), self._build("optimizer")
         dataset, seed = self.experiment.dataset, self.settings.seed
         if self.settings.task == "classification":
@@ -188,9 +189,9 @@ class FoldRun:
             seed=seed,
         )
 
-    def _network(self) -> nn.Module:
-        """The network; where cases may lack modalities, with what stands in for them."""
-        network: nn.Module = self._build("network")
+    def _network(self, *, training: bool) -> nn.Module:
+        """The network on its engine; where cases may lack modalities, with what stands in for them."""
+        network = use_engine(self._build("network"), Engine.recorded(self.config["engine"]), training=training)
         if not self.experiment.incomplete:
             return network
         fill = [0.0] * self.experiment.channels

@@ -16,14 +16,16 @@ from pipeline.data.folds import folds_of, write_folds
 from pipeline.data.integrity import CheckResult
 from pipeline.evaluation.report import print_summary
 from pipeline.json_file import write_json
+from pipeline.networks.host_memory import keep_freed_memory
 from pipeline.progress_bar import progress_bar
 from pipeline.ranks import rank
 from pipeline.tracking.provenance import provenance, provenance_tags
 from pipeline.tracking.tracker import Status, Tracker
 from pipeline.tracking.uri import open_page_command, store_uri
 from pipeline.training.crossval import CrossValidation
-from pipeline.training.device import use_deterministic, use_threads
+from pipeline.training.device import accelerator_kind, use_deterministic, use_threads
 from pipeline.training.duration import seconds_of
+from pipeline.training.engine import with_engine
 from pipeline.training.experiment import make_ready
 from pipeline.training.fold_run import FoldRun
 from pipeline.training.rebalancing import rebalanced_twice, require_sampling
@@ -47,6 +49,8 @@ def train(
     trainer = settings.trainer
     threads = use_threads(trainer.threads, 1 if trainer.devices == "auto" else int(trainer.devices))
     use_deterministic(trainer.deterministic)
+    if settings.engine.keep_memory and accelerator_kind(trainer.accelerator) == "cpu":
+        keep_freed_memory()
     split = settings.folds
     folds = folds_of(dataset, split.model_dump(), foreground=checked.foreground(dataset), together=checked.duplicates)
     require_sampling(settings, dataset)
@@ -65,6 +69,8 @@ def train(
             report=report,
         )
     wanted = experiment.run_folds
+    with console.status("engine: measuring"):
+        experiment, engine = with_engine(experiment, cache)
     output.mkdir(parents=True, exist_ok=True)
     if rank() > 0:
         for fold in wanted:  # the first process predicts and records; this one only trains with it
@@ -84,6 +90,7 @@ def train(
         )
     write_fingerprint(output / FINGERPRINT_FILE, fingerprint)
     found = provenance(project_folder()) | {"data_hash": checked.data_hash, "threads": threads}
+    found["engine"] = engine.as_json()
     write_json(output / "provenance.json", found)
     console.print(
         f"{settings.name}: {len(dataset.cases)} cases of {len(dataset.patients)} patients, "
@@ -93,6 +100,10 @@ def train(
     for line in (rebalanced_twice(settings), experiment.mirror_line()):
         if line is not None:
             console.print(line, highlight=False, soft_wrap=True)
+    console.print(engine.in_words(), highlight=False, soft_wrap=True)
+    twice = rebalanced_twice(settings)
+    if twice is not None:
+        console.print(twice, highlight=False, soft_wrap=True)
     tags = {**provenance_tags(found), "data_hash": checked.data_hash, "task": settings.task}
     tracker = open_tracker(settings, output)
     status: Status = "FAILED"

@@ -1,0 +1,85 @@
+"""How a network is computed: which norm, which memory layout, compiled or not. Its weights stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from pipeline.networks.norm_activation import NormActivation
+
+NormKind = Literal["stock", "fused"]
+Layout = Literal["contiguous", "channels_last"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A choice; the default is plain PyTorch. See conf/train.yaml for the meaning of each value."""
+
+    norm: NormKind = "stock"
+    memory_format: Layout = "contiguous"
+    compile: bool = False
+
+    @classmethod
+    def recorded(cls, section: Mapping[str, Any] | None) -> Engine:
+        """That of a run's config.yaml; plain PyTorch where the run recorded none."""
+        section = section or {}
+        return cls(
+            norm="fused" if section.get("norm") == "fused" else "stock",
+            memory_format="channels_last" if section.get("memory_format") == "channels_last" else "contiguous",
+            compile=section.get("compile") is True,
+        )
+
+    def __str__(self) -> str:
+        words = [f"{self.norm} norm", self.memory_format.replace("_", " ")]
+        return ", ".join([*words, "compiled"] if self.compile else words)
+
+
+def use_engine(network: nn.Module, engine: Engine, *, training: bool) -> nn.Module:
+    """Make ``network`` compute as ``engine`` says, in place; predictions are never compiled.
+
+    Parameters stay the same objects in the same order, and ``state_dict`` keeps its keys.
+    """
+    if engine.norm == "fused":
+        fuse_norms(network)
+    if engine.memory_format == "channels_last":
+        for parameter in network.parameters():
+            last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.ndim)
+            if last is not None:  # a network may have weights of both kinds
+                parameter.data = parameter.data.contiguous(memory_format=last)
+    if engine.compile and training:
+        network.compile()
+    return network
+
+
+def fuse_norms(network: nn.Module) -> None:
+    """Put ``NormActivation`` in the place of each instance norm, together with a leaky ReLU or ReLU right after it.
+
+    Inside a sequence only what is called one after the other is joined; elsewhere the norm alone is replaced.
+    """
+    for parent in list(network.modules()):
+        in_order = isinstance(parent, nn.Sequential) and type(parent).forward is nn.Sequential.forward
+        children = [(name, child) for name, child in parent.named_children() if not isinstance(child, nn.Identity)]
+        for position, (name, child) in enumerate(children):
+            if not isinstance(child, nn.InstanceNorm2d | nn.InstanceNorm3d) or child.track_running_stats:
+                continue
+            slope = 1.0
+            if in_order and position + 1 < len(children):
+                after, activation = children[position + 1]
+                found = slope_of(activation)
+                if found is not None:
+                    slope = found
+                    setattr(parent, after, nn.Identity())
+            setattr(parent, name, NormActivation(child, slope))
+
+
+def slope_of(activation: nn.Module) -> float | None:
+    """The slope of negative values of a ReLU or leaky ReLU, None for any other layer."""
+    if isinstance(activation, nn.ReLU):
+        return 0.0
+    if isinstance(activation, nn.LeakyReLU) and activation.negative_slope >= 0:
+        return float(activation.negative_slope)
+    return None

@@ -1,0 +1,86 @@
+"""The engine of an experiment: what the configuration asks for, or what is fastest at its patch and batch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from pipeline.config.build import build
+from pipeline.config.schema import Engine as EngineSection
+from pipeline.errors import UserError
+from pipeline.networks.engine import Engine, Layout, NormKind
+from pipeline.tracking.provenance import cpu_model
+from pipeline.training.device import accelerator_kind, choose_precision, computes_bf16
+from pipeline.training.engine_trial import Choice, Trial, choose
+from pipeline.training.experiment import Experiment
+
+
+def with_engine(experiment: Experiment, cache: Path) -> tuple[Experiment, Choice]:
+    """The experiment with its engine chosen: recorded in its settings and in the tree that becomes config.yaml."""
+    settings = experiment.settings
+    asked, trainer = settings.engine, settings.trainer
+    device = torch.device(accelerator_kind(trainer.accelerator))
+    precision = choose_precision(trainer.precision, device.type)
+    config = experiment.resolved()["network"]
+
+    def network() -> nn.Module:
+        built: nn.Module = build(config, "network", experiment.trusted)
+        return built
+
+    trial = Trial(
+        batch=(settings.sampling.batch_size, experiment.channels, *experiment.patch_size),
+        device=device,
+        bf16=precision == "bf16-mixed",
+        seconds=asked.trial_seconds,
+        steps=asked.trial_steps,
+        least_gain=asked.least_gain,
+    )
+    identity = {"network": config, "machine": machine(device), "deterministic": trainer.deterministic}
+    choice = choose(candidates(asked, device.type), network, trial, cache / "engine", identity)
+    made = {"norm": choice.engine.norm, "memory_format": choice.engine.memory_format, "compile": choice.engine.compile}
+    chosen = settings.model_copy(update={"engine": asked.model_copy(update=made)})
+    tree = {**experiment.tree, "engine": {**cast(Mapping[str, Any], experiment.tree["engine"]), **made}}
+    return replace(experiment, settings=chosen, tree=tree), choice
+
+
+def candidates(asked: EngineSection, device: str) -> list[Engine]:
+    """Every engine that the configuration leaves open on this device, plain PyTorch first.
+
+    Raises UserError where it asks for what the machine lacks.
+    """
+    if asked.compile is True and device == "cpu" and compiler() is None:
+        raise UserError(
+            "engine.compile=true: torch.compile needs a C++ compiler on a CPU, and none is found",
+            "install g++ or clang, or set engine.compile=auto",
+        )
+    norms: list[NormKind] = ["stock", "fused"] if device == "cpu" else ["stock"]
+    layouts: list[Layout] = ["contiguous", "channels_last"]
+    compiled = [False, True] if device == "cuda" else [False]
+    if asked.norm != "auto":
+        norms = [asked.norm]
+    if asked.memory_format != "auto":
+        layouts = [asked.memory_format]
+    if asked.compile != "auto":
+        compiled = [asked.compile]
+    return [Engine(norm, layout, whole) for whole, layout, norm in product(compiled, layouts, norms)]
+
+
+def compiler() -> str | None:
+    """The C++ compiler that torch.compile would find, None without one."""
+    return next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the speed of a network depends on besides the network."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{cpu_model()} {torch.backends.cpu.get_cpu_capability()} bf16={computes_bf16('cpu')}"
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}

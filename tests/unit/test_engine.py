@@ -1,0 +1,268 @@
+"""The engine: the same numbers and the same checkpoints, a choice that is measured once and remembered."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.config.schema import Engine as EngineSection
+from pipeline.errors import UserError
+from pipeline.networks.engine import Engine, use_engine
+from pipeline.networks.norm_activation import NormActivation
+from pipeline.training.engine import candidates, compiler
+from pipeline.training.engine_trial import Trial, choose, fastest
+from tests.unit.test_networks import CLASSIFIERS, CONFIGS, load
+
+FAST = Engine("fused", "channels_last")
+LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+def norm_of(channels: int, dims: int, affine: bool = True) -> Any:
+    norm = (nn.InstanceNorm2d if dims == 2 else nn.InstanceNorm3d)(channels, affine=affine)
+    if affine:
+        with torch.no_grad():
+            norm.weight.copy_(torch.linspace(0.5, 2, channels))
+            norm.bias.copy_(torch.linspace(-1, 1, channels))
+    return norm
+
+
+def images(dims: int, last: bool, dtype: torch.dtype) -> Tensor:
+    torch.manual_seed(0)
+    image = (torch.randn(2, 5, *(7, 6, 9)[:dims]) * 3 + 2).to(dtype)
+    return image.contiguous(memory_format=LAST[dims]) if last else image
+
+
+# --- norm and activation ---
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.01, 1.0])
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("affine", [True, False])
+def test_fused_norm_is_the_two_layers(dims: int, last: bool, slope: float, affine: bool) -> None:
+    norm = norm_of(5, dims, affine)
+    fused = NormActivation(norm, slope)
+    first, second = (images(dims, last, torch.float32).requires_grad_() for _ in range(2))
+    expected = functional.leaky_relu(norm(first), slope)
+    found = fused(second)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert found.stride() == second.stride()
+    weight = torch.randn_like(expected)
+    (expected * weight).sum().backward()
+    by_hand = {name: parameter.grad for name, parameter in norm.named_parameters()}
+    norm.zero_grad(set_to_none=True)
+    (found * weight).sum().backward()
+    assert first.grad is not None and second.grad is not None
+    assert torch.allclose(second.grad, first.grad, atol=1e-5)
+    for name, parameter in fused.named_parameters():  # shared with the norm
+        assert parameter.grad is not None and torch.allclose(parameter.grad, by_hand[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("slope", [0.0, 0.01, 1.0])
+def test_gradients_of_the_fused_norm_in_float64(last: bool, slope: float) -> None:
+    norm = norm_of(5, 3).double()
+    fused = NormActivation(norm, slope)
+    image = images(3, last, torch.float64)[:, :, :3, :3, :2].clone(memory_format=torch.preserve_format)
+
+    def compute(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.func.functional_call(fused, {"weight": weight, "bias": bias}, (features,))
+
+    given = (image, *(parameter.detach().clone() for parameter in norm.parameters()))
+    assert torch.autograd.gradcheck(compute, [tensor.requires_grad_() for tensor in given])
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+def test_fused_norm_in_bfloat16_rounds_once(last: bool) -> None:
+    norm = norm_of(5, 3)
+    image = images(3, last, torch.bfloat16)
+    exact = functional.leaky_relu(norm(image.float()), 0.01)
+    found = NormActivation(norm, 0.01)(image)
+    assert found.dtype == torch.bfloat16
+    # The activation sees the rounded result of the norm: two roundings of 8 bits.
+    assert torch.allclose(found.float(), exact, rtol=2**-7, atol=2**-8)
+
+
+def test_fused_norm_refuses_one_voxel_like_the_norm() -> None:
+    with pytest.raises(ValueError, match="one voxel"):
+        NormActivation(norm_of(5, 2), 0.01)(torch.randn(2, 5, 1, 1))
+
+
+# --- whole networks ---
+
+
+@pytest.mark.parametrize("name", [path.stem for path in CONFIGS])
+def test_every_network_keeps_its_weights_and_results(name: str) -> None:
+    size = (24, 32)
+    stock, fast = load(name, size), use_engine(load(name, size), FAST, training=True)
+    assert list(stock.state_dict()) == list(fast.state_dict())
+    assert [parameter.shape for parameter in stock.parameters()] == [parameter.shape for parameter in fast.parameters()]
+    fast.load_state_dict(stock.state_dict())
+    image = torch.randn(2, 2, *size)
+    expected, found = stock.eval()(image), fast.eval()(image)
+    assert torch.allclose(found, expected, atol=1e-3, rtol=1e-3)
+    assert found.shape == ((2, 3) if name in CLASSIFIERS else (2, 3, *size))
+
+
+def test_parameters_stay_the_same_objects_in_order() -> None:
+    network = load("unet", (24, 32))
+    before = list(network.parameters())
+    use_engine(network, FAST, training=True)
+    assert all(old is new for old, new in zip(before, network.parameters(), strict=True))
+    kinds = {type(module) for module in network.modules()}
+    assert NormActivation in kinds and nn.InstanceNorm2d not in kinds and nn.LeakyReLU not in kinds
+
+
+@pytest.mark.parametrize("name", ["unet", "nnunet", "nnunet_resenc"])
+def test_training_in_bfloat16_stays_close_to_stock(name: str) -> None:
+    """Losses and gradients of a step differ by less than bfloat16 itself moves them."""
+    size = (16, 20, 12)
+    image = torch.randn(2, 2, *size)
+
+    def gradients(engine: Engine, bf16: bool) -> tuple[float, Tensor]:
+        network = use_engine(load(name, size, width=8), engine, training=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            outputs = network(image)
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        loss = torch.stack([output.float().square().mean() for output in outputs]).sum()
+        loss.backward()
+        flat = [parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None]
+        return loss.item(), torch.cat(flat)
+
+    exact, stock, fast = gradients(Engine(), False), gradients(Engine(), True), gradients(FAST, True)
+    moved = (stock[1] - exact[1]).norm()
+    assert (fast[1] - exact[1]).norm() < 1.5 * moved
+    assert fast[0] == pytest.approx(exact[0], rel=0.02)
+    same = gradients(FAST, True)
+    assert same[0] == fast[0] and torch.equal(same[1], fast[1])
+
+
+def test_a_recorded_engine_is_read_back() -> None:
+    assert Engine.recorded({"norm": "fused", "memory_format": "channels_last", "compile": False}) == FAST
+    assert Engine.recorded({"norm": "auto", "memory_format": "auto", "compile": "auto"}) == Engine()
+    assert Engine.recorded(None) == Engine()  # a run from before engines
+
+
+# --- the choice ---
+
+
+class Net(nn.Sequential):
+    """Learns a little."""
+
+    built = 0
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.LeakyReLU())
+        Net.built += 1
+
+
+@pytest.fixture
+def trial() -> Iterator[Trial]:
+    Net.built = 0
+    yield Trial((2, 1, 12, 12), torch.device("cpu"), bf16=False, seconds=5.0, steps=3, least_gain=0.0)
+
+
+def test_the_choice_is_measured_once_and_remembered(trial: Trial, tmp_path: Path) -> None:
+    stream = torch.get_rng_state()
+    first = choose([Engine(), FAST], Net, trial, tmp_path, {"network": "net"})
+    assert first.source == "measured" and set(first.seconds) == {str(Engine()), str(FAST)} and not first.failed
+    assert min(first.seconds, key=lambda name: first.seconds[name]) == str(first.engine)
+    assert torch.equal(torch.get_rng_state(), stream) and Net.built == 2
+    second = choose([Engine(), FAST], Net, trial, tmp_path, {"network": "net"})
+    assert (second.engine, second.seconds, second.source) == (first.engine, first.seconds, "remembered")
+    assert Net.built == 2
+    assert choose([Engine(), FAST], Net, trial, tmp_path, {"network": "other"}).source == "measured"
+    assert "times as fast" in first.in_words() and "remembered" in second.in_words()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"engine": "warp", "seconds": {}, "failed": {}}'])
+def test_a_damaged_memory_is_measured_again(trial: Trial, tmp_path: Path, text: str) -> None:
+    choose([Engine(), FAST], Net, trial, tmp_path, {})
+    (file,) = tmp_path.iterdir()
+    file.write_text(text)
+    assert choose([Engine(), FAST], Net, trial, tmp_path, {}).source == "measured"
+    assert json.loads(file.read_text())["measured_under"]["batch"] == [2, 1, 12, 12]
+
+
+def test_a_given_engine_is_not_measured(trial: Trial, tmp_path: Path) -> None:
+    choice = choose([FAST], Net, trial, tmp_path / "memory", {})
+    assert (choice.engine, choice.source, Net.built) == (FAST, "given", 0)
+    assert not (tmp_path / "memory").exists()
+
+
+def test_a_candidate_that_fails_is_left_out(trial: Trial, tmp_path: Path) -> None:
+    class Stubborn(Net):
+        def forward(self, image: Tensor) -> Tensor:
+            if isinstance(self[1], NormActivation):
+                raise RuntimeError("no kernel")
+            result: Tensor = super().forward(image)
+            return result
+
+    choice = choose([Engine(), FAST], Stubborn, trial, tmp_path, {})
+    assert choice.engine == Engine() and choice.failed == {str(FAST): "RuntimeError: no kernel"}
+
+
+def test_time_limits_the_trial(trial: Trial, tmp_path: Path) -> None:
+    short = Trial(trial.batch, trial.device, trial.bf16, seconds=1e-6, steps=3, least_gain=0.0)
+    choice = choose([Engine(), FAST], Net, short, tmp_path, {})
+    assert choice.engine == Engine() and choice.failed == {str(FAST): "out of time"}
+
+
+def test_a_less_plain_engine_must_be_worth_it() -> None:
+    assert fastest({"plain": 1.0, "fast": 0.98}, 0.03) == "plain"
+    assert fastest({"plain": 1.0, "fast": 0.96, "faster": 0.95}, 0.03) == "fast"
+
+
+def section(**values: Any) -> EngineSection:
+    plain = {"norm": "auto", "memory_format": "auto", "compile": "auto", "keep_memory": True}
+    return EngineSection(**{**plain, "trial_seconds": 1.0, "trial_steps": 1, "least_gain": 0.0, **values})
+
+
+def faults(keep: bool) -> int:
+    """Page faults of five large tensors, made and freed after two others, in a fresh process."""
+    code = f"""
+import resource, torch
+from pipeline.networks.host_memory import keep_freed_memory
+if {keep} and not keep_freed_memory():
+    raise SystemExit(3)
+for number in range(7):
+    if number == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(10_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode == 3:
+        pytest.skip("not glibc")
+    return int(done.stdout)
+
+
+def test_kept_memory_costs_no_page_faults() -> None:
+    assert faults(keep=True) < min(100, faults(keep=False))  # 40 MB are 9766 pages, or 20 huge ones
+
+
+def test_what_is_open_on_a_cpu() -> None:
+    everything = candidates(section(), "cpu")
+    assert everything[0] == Engine() and FAST in everything and len(everything) == 4
+    assert not any(engine.compile for engine in everything)
+    assert candidates(section(norm="fused", memory_format="channels_last"), "cpu") == [FAST]
+    assert {engine.norm for engine in candidates(section(), "cuda")} == {"stock"}
+    assert {engine.compile for engine in candidates(section(), "cuda")} == {False, True}
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shutil.which("c++") is None and compiler() is None
+    assert len(candidates(section(), "cpu")) == 4
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
+        candidates(section(compile=True), "cpu")
