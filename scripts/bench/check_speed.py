@@ -1,10 +1,11 @@
 """Speed of the check against a bare parallel read of the same files:  python scripts/bench/check_speed.py [--data FOLDER]
 
-Ours is what `check` and `train` do to every file: hash it, decode it to its end, describe its voxels, compare mask and
-image, apply every rule. A bare read opens the same files with nibabel and decodes every voxel, and does nothing else: in
-threads, and in processes, each with `--workers` of them; the faster of the two is what ours is compared with. `bytes` only
-reads and unpacks the files. Every side runs in a process of its own, in turn, `--repeats` times; start and imports are
-not counted, the files are in the operating system's cache. `--data`: a Decathlon folder; without it generated thorax CTs.
+Ours is what `check` and `train` do to every file: hash it, decode it to its end, describe its voxels, compare mask
+and image, apply every rule. A bare read opens the same files with nibabel and decodes every voxel, and does nothing
+else: in threads, and in processes, each with `--workers` of them; the faster of the two is what ours is compared with.
+`bytes` only reads and unpacks the files. Every side runs in a process of its own, in turn, `--repeats` times; start and
+imports are not counted, the files are in the operating system's cache. `--data`: a Decathlon folder; without it
+generated thorax CTs.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ def main() -> None:
         seconds: dict[str, list[float]] = {side: [] for side in SIDES}
         for _ in range(given.repeats):
             for side in SIDES:
-                command = [sys.executable, __file__, "--data", str(root), "--side", side, "--workers", str(given.workers)]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                command = [sys.executable, __file__, "--data", str(root), "--workers", str(given.workers)]
+                done = subprocess.run([*command, "--side", side], check=True, stdout=subprocess.PIPE, text=True)
                 seconds[side].append(float(done.stdout.splitlines()[-1]))
         paths = files(root)
         size = sum(path.stat().st_size for path in paths) / 2**20
