@@ -1,4 +1,4 @@
-"""Speed of the check against a bare parallel read of the same files:  python scripts/bench/check_speed.py [--data FOLDER]
+"""Speed of the check against a bare parallel read:  python scripts/bench/check_speed.py [--data FOLDER]
 
 Ours is what `check` and `train` do to every file: hash it, decode it to its end, describe its voxels, compare mask
 and image, apply every rule. A bare read opens the same files with nibabel and decodes every voxel, and does nothing
