@@ -94,14 +94,16 @@ def read_case(jobs: Sequence[Job]) -> list[list[Reading]]:
     for number, job in enumerate(jobs):
         try:
             if job.role == "voxels":
-                found.append([_hash_voxels(job.path)])
+                with np.errstate(over="ignore"):
+                    found.append([_hash_voxels(job.path)])
             elif job.key is not None:
                 found.append(_read_images(job.path, job.key))
             else:
                 read = _Read(job.path, job.role == "mask")
                 if number == 0 and job.role == "image":
                     reference = read
-                found.append([read.reading(reference if job.role == "mask" else None)])
+                with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is told by a rule
+                    found.append([read.reading(reference if job.role == "mask" else None)])
         except ImageError as error:
             found.append([Reading(fault=error.fault, remedies=error.remedies)])
         except MemoryError:
