@@ -1,4 +1,4 @@
-"""Faults that show only beside the other cases of a set: exchanged classes, strange masks, mirrored copies, cut-offs."""
+"""Faults that show only beside the other cases of a set: exchanged classes, strange masks, copies, cut-offs."""
 
 from __future__ import annotations
 

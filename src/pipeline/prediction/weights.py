@@ -36,7 +36,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _require_plain(path: Path) -> None:
-    """Refuse a checkpoint that unpacks to much more than its size: torch compresses nothing, a bomb fills the memory."""
+    """Refuse a checkpoint that unpacks to much more than its size: torch compresses nothing."""
     try:
         with zipfile.ZipFile(path) as archive:
             total = sum(member.file_size for member in archive.infolist())
