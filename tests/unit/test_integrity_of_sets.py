@@ -204,7 +204,7 @@ def test_a_modality_that_lies_elsewhere_in_one_case(tmp_path: Path) -> None:
     for number in range(6):
         image, mask = scan(number)
         moved = AFFINE.copy()
-        moved[0, 3] = 15 if number == 3 else 1
+        moved[0, 3] = 17 if number == 3 else 1
         save(tmp_path / f"c{number}/ct.nii.gz", image)
         save(tmp_path / f"c{number}/pet.nii.gz", image[::-1] * 2 + 5, moved)
         save(tmp_path / f"c{number}/mask.nii.gz", mask)
@@ -217,3 +217,9 @@ def test_a_modality_that_lies_elsewhere_in_one_case(tmp_path: Path) -> None:
     }
     result = check_dataset(open_dataset(settings, task_kind="segmentation"), CheckSettings())
     assert seen(result) == [("warning", "little_overlap", "c3/pet.nii.gz")]
+
+
+def test_a_mask_that_was_copied_and_resaved(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    save(tmp_path / MASK, load(tmp_path / "labelsTr/case_2.nii.gz").astype(np.int16))
+    assert ("warning", "duplicate_mask", MASK) in seen(check(tmp_path))

@@ -43,14 +43,14 @@ class Reading:
     """What one image or mask turned out to be; ``fault`` is set, and all else empty, where it cannot be read.
 
     ``sha256``: of the file; ``content``: hash of the decoded voxels, for images inside an .npz and where asked for;
-    ``bag``: the same whatever their order, where asked for.
-    ``affine``: 16 numbers. ``sample``: hash of a lattice of voxels; all else about intensities but the extremes is
-    estimated from that lattice: ``low``, ``high``: 1st and 99th percentile; ``saturated``: share of voxels at the
-    maximum; ``distinct``: number of values; ``extent``, ``twins``: see lattice.py. ``flat``: channels of a volume that
-    are constant. ``nonfinite``: voxels that are NaN or infinite. ``blank``: slices between
-    others that are constant, how many and the first. ``values``: voxels of each raw value in a mask; ``fraction``: a
-    mask value that is no whole number. ``picture``, ``thumb``: see ``picture.describe``. ``fit``, ``classes``: of a
-    mask to the image with the hash ``fit_to``, see ``lattice.fit_of`` and ``lattice.classes_of``.
+    ``bag``: the same whatever their order, where asked for. ``affine``: 16 numbers. ``sample``: hash of a lattice of
+    voxels, of an image's in any order; all else about intensities but the extremes is estimated from that lattice:
+    ``low``, ``high``: 1st and 99th percentile; ``saturated``: share of voxels at the maximum; ``distinct``: number of
+    values; ``extent``, ``twins``: see lattice.py. ``flat``: channels of a volume that are constant. ``nonfinite``:
+    voxels that are NaN or infinite. ``blank``: slices between others that are constant, how many and the first.
+    ``values``: voxels of each raw value in a mask; ``fraction``: a mask value that is no whole number. ``picture``,
+    ``thumb``: see ``picture.describe``. ``fit``, ``classes``: of a mask to the image with the hash ``fit_to``, see
+    ``lattice.fit_of`` and ``lattice.classes_of``.
     """
 
     fault: str | None = None

@@ -16,6 +16,7 @@ from pipeline.data.integrity.view import View, affine_of
 MOST_SHEAR = 0.01  # cosine between axes, 0.6 degrees; a rotation in float32 stays far below
 
 FEWEST = 3  # cases from which the usual is known
+FEW = 0.25  # part of the usual overlap; less is reported
 
 
 def doubtful_header(view: View) -> Iterator[Fault]:
@@ -100,7 +101,7 @@ def little_overlap(view: View) -> Iterator[Fault]:
             continue
         usual = float(np.median([part for *_, part in pairs]))
         for case, source, _, part in pairs:
-            if 0 < part < usual / 2:
+            if 0 < part < FEW * usual:
                 fault = f"covers {part:.0%} of {reference} in space; in most cases {name} covers {usual:.0%} (overlap)"
                 remedy = "compare its affine with the original scan"
                 yield view.fault("warning", case, source, fault, remedy, "little_overlap")
