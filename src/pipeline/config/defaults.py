@@ -52,7 +52,9 @@ class Folders:
         """The names that ``group=NAME`` accepts."""
         if climbs(group) and group != ".":
             return []
-        return sorted({file.stem for folder in self.paths for file in (folder / group).glob("*.yaml")})
+        return sorted(
+            {file.stem for folder in self.paths for file in (folder / group).glob("*.yaml") if file.is_file()}
+        )
 
 
 def climbs(name: str) -> bool:

@@ -20,6 +20,7 @@ from pipeline.config.schema_keys import keys_at
 from pipeline.config.targets import check_targets
 from pipeline.errors import UserError
 
+SHOWN = 100  # faults of the schema that are told with what was meant
 _MISSING = "???"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -130,8 +131,10 @@ class _Check:
             self.add(
                 (*keys, names[0]), f"missing: {', '.join(names)}", f"give {given}{' ...' if len(names) > 3 else ''}"
             )
-        for keys, faults in by_keys.items():
+        for keys, faults in list(by_keys.items())[:SHOWN]:
             self._schema_fault(keys, faults)
+        if len(by_keys) > SHOWN:
+            self.mistakes.append(UserError(f"... and {len(by_keys) - SHOWN} more mistakes of this kind"))
         return None
 
     def _instance(self, resolved: dict[str, Any]) -> BaseModel:

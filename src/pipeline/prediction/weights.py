@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ import torch
 
 from pipeline.errors import UserError
 
+SLACK = 1 << 26  # bytes that any checkpoint may unpack to
+
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content, tensors and plain types only; a missing or damaged file raises :class:`UserError`."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint", "was the fold trained? see fold_*/checkpoints in the run folder")
     recorded = path.with_name(path.name + ".sha256")
-    if recorded.is_file() and recorded.read_text(encoding="ascii").split()[:1] != [file_sha256(path)]:
-        raise UserError(f"{path}: its sha256 is not the recorded one, the file was changed or damaged")
+    if recorded.is_file():
+        said = recorded.read_text(encoding="ascii", errors="replace").lower().split()[:1]
+        if said != [file_sha256(path)]:
+            raise UserError(f"{path}: its sha256 is not the recorded one, the file was changed or damaged")
+    _require_plain(path)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -27,6 +33,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path}: holds no weights (state_dict), it is not a checkpoint of this pipeline")
     return content
+
+
+def _require_plain(path: Path) -> None:
+    """Refuse a checkpoint that unpacks to much more than its size: torch compresses nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(member.file_size for member in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return  # no archive, or a damaged one: torch tells
+    if total > max(SLACK, 2 * path.stat().st_size):
+        raise UserError(
+            f"{path}: unsafe, not loaded: it unpacks to {total:,} bytes, too large for its size",
+            "use a checkpoint that this pipeline wrote",
+        )
 
 
 def _reason(error: Exception) -> str:

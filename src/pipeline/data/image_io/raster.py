@@ -119,7 +119,7 @@ def _header(path: Path, picture: Picture, mask: bool) -> Header:
         raise ImageError(path, "16-bit colour is not supported", "save it as 16-bit grey or 8-bit colour")
     if "transparency" in picture.info:
         doubts.append("a transparent colour is declared; it is ignored")
-    if picture.format in ("JPEG", "TIFF") and picture.getexif().get(0x0112, 1) != 1:
+    if (picture.format in ("JPEG", "TIFF") or "exif" in picture.info) and picture.getexif().get(0x0112, 1) != 1:
         doubts.append("an EXIF orientation is declared; it is ignored")
     channels, dtype = 1, np.dtype(np.uint8)
     if mode in GREY:

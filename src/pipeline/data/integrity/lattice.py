@@ -47,6 +47,11 @@ def digest_of(shape: tuple[int, ...], sample: np.ndarray) -> str:
     return digest.hexdigest()[:24]
 
 
+def drawing_of(sample: np.ndarray) -> str:
+    """A hash of the sample of a mask, whatever the type of numbers it was stored in; the order counts."""
+    return hashlib.sha256(np.ascontiguousarray(sample, "<i4").data).hexdigest()[:24]
+
+
 def extent_of(sample: np.ndarray) -> tuple[float, ...]:
     """Along each axis of a sample (C, slowest axis, ..., fastest) the part that is left without constant planes at
     its two ends, 0 to 1."""

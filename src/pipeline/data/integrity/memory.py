@@ -14,6 +14,7 @@ from pipeline.data.image_io import ITK, ImageError, files_of
 from pipeline.data.image_io.detached import LONGEST
 from pipeline.data.image_io.image import require_regular
 from pipeline.data.integrity.reading import READING_VERSION, Job, Reading
+from pipeline.errors import UserError
 
 NAMES = tuple(field.name for field in fields(Reading))
 TUPLES = {"remedies", "shape", "affine", "doubts", "blank", "extent", "flat", "twins", "fit"}
@@ -41,6 +42,15 @@ class Memory:
             self.path = folder / "integrity" / f"{root.name}_{name}.jsonl"
 
     def __enter__(self) -> Memory:
+        try:
+            self._open()
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: the cache cannot be written ({error.strerror or error})", "name a folder: cache=FOLDER"
+            ) from None
+        return self
+
+    def _open(self) -> None:
         if self.path is not None:
             line = "\n"
             if self.path.is_file():
@@ -54,7 +64,6 @@ class Memory:
             self.file = self.path.open("a", encoding="utf-8")
             if not line.endswith("\n"):  # the line that was being written when a check was stopped
                 self.file.write("\n")
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

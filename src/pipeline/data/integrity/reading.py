@@ -43,14 +43,14 @@ class Reading:
     """What one image or mask turned out to be; ``fault`` is set, and all else empty, where it cannot be read.
 
     ``sha256``: of the file; ``content``: hash of the decoded voxels, for images inside an .npz and where asked for;
-    ``bag``: the same whatever their order, where asked for.
-    ``affine``: 16 numbers. ``sample``: hash of a lattice of voxels; all else about intensities but the extremes is
-    estimated from that lattice: ``low``, ``high``: 1st and 99th percentile; ``saturated``: share of voxels at the
-    maximum; ``distinct``: number of values; ``extent``, ``twins``: see lattice.py. ``flat``: channels of a volume that
-    are constant. ``nonfinite``: voxels that are NaN or infinite. ``blank``: slices between
-    others that are constant, how many and the first. ``values``: voxels of each raw value in a mask; ``fraction``: a
-    mask value that is no whole number. ``picture``, ``thumb``: see ``picture.describe``. ``fit``, ``classes``: of a
-    mask to the image with the hash ``fit_to``, see ``lattice.fit_of`` and ``lattice.classes_of``.
+    ``bag``: the same whatever their order, where asked for. ``affine``: 16 numbers. ``sample``: hash of a lattice of
+    voxels, of an image's in any order; all else about intensities but the extremes is estimated from that lattice:
+    ``low``, ``high``: 1st and 99th percentile; ``saturated``: share of voxels at the maximum; ``distinct``: number of
+    values; ``extent``, ``twins``: see lattice.py. ``flat``: channels of a volume that are constant. ``nonfinite``:
+    voxels that are NaN or infinite. ``blank``: slices between others that are constant, how many and the first.
+    ``values``: voxels of each raw value in a mask; ``fraction``: a mask value that is no whole number. ``picture``,
+    ``thumb``: see ``picture.describe``. ``fit``, ``classes``: of a mask to the image with the hash ``fit_to``, see
+    ``lattice.fit_of`` and ``lattice.classes_of``.
     """
 
     fault: str | None = None
@@ -94,14 +94,16 @@ def read_case(jobs: Sequence[Job]) -> list[list[Reading]]:
     for number, job in enumerate(jobs):
         try:
             if job.role == "voxels":
-                found.append([_hash_voxels(job.path)])
+                with np.errstate(over="ignore"):
+                    found.append([_hash_voxels(job.path)])
             elif job.key is not None:
                 found.append(_read_images(job.path, job.key))
             else:
                 read = _Read(job.path, job.role == "mask")
                 if number == 0 and job.role == "image":
                     reference = read
-                found.append([read.reading(reference if job.role == "mask" else None)])
+                with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is told by a rule
+                    found.append([read.reading(reference if job.role == "mask" else None)])
         except ImageError as error:
             found.append([Reading(fault=error.fault, remedies=error.remedies)])
         except MemoryError:

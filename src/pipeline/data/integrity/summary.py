@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from pipeline.data.image_io import Header
-from pipeline.data.integrity.lattice import digest_of, extent_of, lattice, twins_of
+from pipeline.data.integrity.lattice import digest_of, drawing_of, extent_of, lattice, twins_of
 from pipeline.data.integrity.picture import describe
 from pipeline.data.integrity.reading import Reading
 
@@ -169,7 +169,7 @@ class Summary:
             twins=twins,
             values=dict(sorted(self.values.items())) if self.mask else None,
             fraction=self.fraction,
-            sample="" if self.mask else digest_of(self.full, self.sample),
+            sample=drawing_of(self.sample) if self.mask else digest_of(self.full, self.sample),
             picture=picture,
             thumb=thumb,
             fit=fit,

@@ -32,6 +32,11 @@ def require_root(root: str | Path | None, key: str = "data.root") -> Path:
             f"{key}={root}: folder not found; {parent} has no {missing}",
             f"did you mean {parent / near[0]}?" if near else f"name the folder of the data: {key}=FOLDER",
         )
+    if not path.is_dir():
+        raise UserError(
+            f"{key}={root}: is a file, neither a folder nor an archive that can be unpacked (.zip, .tar, .tar.gz)",
+            f"unpack it yourself and name the folder: {key}=FOLDER",
+        )
     return path
 
 

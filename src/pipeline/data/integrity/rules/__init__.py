@@ -32,6 +32,7 @@ RULES: tuple[Callable[[View], Iterator[Fault]], ...] = (
     geometry.sheared,
     geometry.dimensions,
     geometry.same_grid,
+    geometry.little_overlap,
     intensities.swapped,
     intensities.nonfinite,
     intensities.constant,

@@ -18,7 +18,7 @@ CONTRAST = 0.5  # of the foreground, in standard deviations of the image, from w
 FAINT = 0.2  # part of the usual contrast; less is no contrast
 LEAST = (0.2, 0.1, 0.03)  # least scale of ln(part of the image), of brightness, and of each coordinate of the centre
 FARTHEST = 10.0  # scales that one property may count
-UNLIKE, LIKE = 3.0, 1.5  # times the usual distance: more is another class, less is this class
+UNLIKE, LIKE = 2.0, 1.5  # times the usual distance: more is another class, less is this class
 MOST_CLASSES = 12  # classes that are compared pair by pair
 
 Measured = list[tuple[Case, Source, Reading]]
@@ -79,7 +79,7 @@ def exchanged(view: View) -> Iterator[Fault]:
         as_is = np.array([distance(known[n][one], one) + distance(known[n][other], other) for n in both])
         turned = np.array([distance(known[n][one], other) + distance(known[n][other], one) for n in both])
         limit = float(np.quantile(as_is, 0.75))
-        for place in np.flatnonzero((as_is > UNLIKE * limit) & (turned < LIKE * limit)):
+        for place in np.flatnonzero((as_is > UNLIKE * np.maximum(limit, turned)) & (turned < LIKE * limit)):
             case, source, _ = found[both[place]]
             fault = (
                 f"classes {labels.values[one]} ({one}) and {labels.values[other]} ({other}) seem to be exchanged: "

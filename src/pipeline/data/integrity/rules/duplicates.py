@@ -12,6 +12,8 @@ from pipeline.data.integrity.reading import Job, Reading
 from pipeline.data.integrity.result import Fault, Severity
 from pipeline.data.integrity.view import View
 
+FOREGROUND = 64  # voxels of a mask from which they tell it from others in another file
+
 Group = list[tuple[Case, Source]]
 
 
@@ -112,10 +114,18 @@ def duplicate_masks(view: View) -> Iterator[Fault]:
     groups: dict[str, Group] = defaultdict(list)
     for case, source, reading in view.masks:
         if len(reading.values or {}) > 1:
-            groups[reading.sha256].append((case, source))
+            groups[_drawn(reading)].append((case, source))
     for (first, origin), *rest in groups.values():
         for case, source in rest:
             images = [{view.content(*image) for image in view.images(one)} for one in (first, case)]
             if source != origin and images[0] != images[1]:
                 fault = f"identical to the mask of case {first.case_id}, while the images differ"
                 yield view.fault("warning", case, source, fault, "look at both masks", "duplicate_mask")
+
+
+def _drawn(reading: Reading) -> str:
+    """What two masks share that are one: the number of voxels of each value and a sample of them, or the same bytes."""
+    counts = reading.values or {}
+    if sum(counts.values()) - counts.get(0, 0) < FOREGROUND:
+        return reading.sha256
+    return f"{reading.shape} {counts} {reading.sample}"

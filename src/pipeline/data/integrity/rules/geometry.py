@@ -15,6 +15,9 @@ from pipeline.data.integrity.view import View, affine_of
 
 MOST_SHEAR = 0.01  # cosine between axes, 0.6 degrees; a rotation in float32 stays far below
 
+FEWEST = 3  # cases from which the usual is known
+FEW = 0.25  # part of the usual overlap; less is reported
+
 
 def doubtful_header(view: View) -> Iterator[Fault]:
     """A header says something that is legal but often wrong."""
@@ -86,6 +89,22 @@ def same_grid(view: View) -> Iterator[Fault]:
                 fault = f"shows another place than {source.name}: their grids do not meet in space"
                 remedy = "register it to the reference modality, or correct its affine"
                 yield view.fault("error", case, other, fault, remedy, "overlap")
+
+
+def little_overlap(view: View) -> Iterator[Fault]:
+    """A modality covers far less of the reference than it does in the other cases: it was moved, or cut."""
+    reference = view.dataset.modalities[0]
+    first = {case.case_id: reading for case, _, reading in view.by_modality[reference]}
+    for name, found in view.by_modality.items():
+        pairs = [(*item, overlap(first[item[0].case_id], item[2])) for item in found if item[0].case_id in first]
+        if name == reference or len(pairs) < FEWEST:
+            continue
+        usual = float(np.median([part for *_, part in pairs]))
+        for case, source, _, part in pairs:
+            if 0 < part < FEW * usual:
+                fault = f"covers {part:.0%} of {reference} in space; in most cases {name} covers {usual:.0%} (overlap)"
+                remedy = "compare its affine with the original scan"
+                yield view.fault("warning", case, source, fault, remedy, "little_overlap")
 
 
 def _mask_grid(view: View, case: Case, mask: Reading, reference: Source, expected: Reading) -> Iterator[Fault]:
