@@ -57,7 +57,7 @@ def run(composed: Composed) -> int:
     shipped = path.parent.parent.resolve() == conf_dir().resolve()
     place = "" if shipped else f"--config-dir {shlex.quote(os.path.relpath(path.parent.parent))} "
     if "experiment" in composed.chosen:
-        tell("Where the experiment and the plan speak of the same, the experiment wins; data=... alone avoids that", console)
+        tell("Where the experiment gives a value too it wins over the plan; naming the data alone avoids that", console)
     tell(f"Train with it: python -m pipeline {place}{command_of(path.stem, composed.overrides, root=True)}", console)
     return 0
 
