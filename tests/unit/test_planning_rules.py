@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from math import prod
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from pipeline.conf_dir import conf_dir
 from pipeline.config.schema_planning import Planning
 from pipeline.config.yaml_files import read_yaml
 from pipeline.errors import UserError
-from pipeline.networks.topology import plan_strides
+from pipeline.networks.topology import plan_kernels, plan_strides
 from pipeline.planning.low_resolution import low_resolution
 from pipeline.planning.memory import feature_values
 from pipeline.planning.patch import divisors, plan_batch, plan_patch
@@ -71,6 +73,26 @@ def test_feature_values_by_hand() -> None:
     assert widest == 5 * sum(32 * 2**i * n for i, n in enumerate(grids[:5])) + 2 * 512 * grids[5] + 64**2
 
 
+def test_feature_values_as_nnunet_counts_them() -> None:
+    """What ``PlainConvUNet.compute_conv_feature_map_size`` gives."""
+    flat = [ONE, (2, 2, 1), (2, 2, 1), TWO, TWO, (2, 2, 1), (2, 2, 1)]
+    assert feature_values((40, 56, 40), (ONE, TWO, TWO, TWO), 3, RULES.reference) == 19_174_400
+    assert feature_values((128, 128, 128), (ONE, *[TWO] * 5), 4, RULES.reference) == 454_893_568
+    assert feature_values((256, 320, 20), tuple(flat), 2, RULES.reference) == 481_676_800
+    assert feature_values((256, 256), ((1, 1), *[(2, 2)] * 6), 2, RULES.reference) == 20_627_456
+
+
+@pytest.mark.parametrize("plan", json.loads((Path(__file__).parent / "nnunet_plans.json").read_text()),
+                         ids=lambda plan: "x".join(map(str, plan["shape"])))  # fmt: skip
+def test_plans_of_nnunet(plan: dict[str, Any]) -> None:
+    """Patch, batch, strides and kernels that nnU-Net v2.8's planner gives for the same spacing, image and memory."""
+    patch = plan_patch(plan["spacing"], plan["shape"], 2, RULES, plan["memory_gb"])
+    assert list(patch.size) == plan["patch"]
+    assert plan_batch(patch, plan["shape"], plan["cases"], RULES)[0] == plan["batch"]
+    assert [list(step) for step in patch.strides] == plan["strides"]
+    assert [list(kernel) for kernel in plan_kernels(plan["spacing"], patch.strides)] == plan["kernels"]
+
+
 PUBLISHED = [
     # Isensee et al. 2021 and plans of nnU-Net v2, axes x, y, z:
     # median image (voxels), spacing (mm), cases, patch, batch
@@ -89,7 +111,7 @@ def test_published_patches(
 ) -> None:
     patch = plan_patch(spacing, shape, 3, RULES, 8.0)
     assert patch.size == size
-    assert patch.values <= patch.limit == 560e6
+    assert patch.values * 2 <= patch.capacity == 1120e6
     assert plan_batch(patch, shape, cases, RULES)[0] == batch
 
 
@@ -105,7 +127,7 @@ def test_the_batch_covers_five_per_cent_of_the_data() -> None:
     assert batch == round(36 * 50 * 35 * 200 * 0.05 / (40 * 56 * 40)) == 7
     assert "7 by 5% of the voxels of 200 cases" in why
     assert plan_batch(patch, (36, 50, 35), 20, RULES)[0] == 2
-    assert plan_batch(patch, (36, 50, 35), 5000, RULES)[0] == round(560e6 / patch.values * 2)
+    assert plan_batch(patch, (36, 50, 35), 5000, RULES)[0] == round(1120e6 / patch.values)
 
 
 @pytest.mark.parametrize("memory", [2.0, 4.0, 8.0, 24.0, 80.0])
@@ -117,7 +139,7 @@ def test_the_batch_covers_five_per_cent_of_the_data() -> None:
 def test_a_patch_fits_its_memory_and_divides(shape: tuple[int, ...], spacing: tuple[float, ...], memory: float) -> None:
     patch = plan_patch(spacing, shape, 3, RULES, memory)
     dims = len(shape)
-    assert patch.values <= RULES.reference.values.of(dims) * memory / 8
+    assert patch.values * 2 <= {2: 12 * 85e6, 3: 2 * 560e6}[dims] * memory / 8
     assert patch.strides == plan_strides(patch.size, spacing, 64)
     assert all(extent % step == 0 for extent, step in zip(patch.size, divisors(patch.strides), strict=True))
 
@@ -135,7 +157,7 @@ def test_a_step_holds_no_more_voxels_than_the_regime_allows() -> None:
 
 
 def test_too_little_memory_is_named() -> None:
-    with pytest.raises(UserError, match=r"plan\.memory_gb=0\.0001: a patch of .* does not fit"):
+    with pytest.raises(UserError, match=r"plan\.memory_gb=0\.0001: 2 patches of .* do not fit"):
         plan_patch((1.0, 1.0, 1.0), (64, 64, 64), 2, RULES, 0.0001)
 
 

@@ -56,6 +56,8 @@ def run(composed: Composed) -> int:
     tell(f"Written: {path}", console)
     shipped = path.parent.parent.resolve() == conf_dir().resolve()
     place = "" if shipped else f"--config-dir {shlex.quote(os.path.relpath(path.parent.parent))} "
+    if "experiment" in composed.chosen:
+        tell("Where the experiment gives a value too it wins over the plan; naming the data alone avoids that", console)
     tell(f"Train with it: python -m pipeline {place}{command_of(path.stem, composed.overrides, root=True)}", console)
     return 0
 

@@ -19,15 +19,15 @@ ALL_STAGES = 64  # more than any patch allows
 class Patch:
     """A patch of ``size`` voxels, a multiple of what the ``strides`` of all stages divide it by.
 
-    ``first``: the patch before it was fitted to memory. ``values``: feature-map values of the reference network, at
-    most ``limit``.
+    ``first``: the patch before it was fitted to memory. ``values``: feature-map values of the reference network for
+    one patch; ``capacity``: how many of them the memory holds, for all patches of a batch.
     """
 
     size: tuple[int, ...]
     strides: Steps
     first: tuple[int, ...]
     values: int
-    limit: float
+    capacity: float
 
 
 def plan_patch(
@@ -41,11 +41,11 @@ def plan_patch(
     """Choose the patch for images of ``shape`` voxels (the median) at ``spacing``.
 
     A patch of equal extent in mm along all axes, clipped to the median image, then cut along the axis that is largest
-    relative to the image until the feature maps fit; and until the smallest batch has at most ``step_voxels``.
+    relative to the image until the feature maps of the smallest batch fit, and it has at most ``step_voxels``.
     Raises UserError where no patch fits. Source: Isensee et al. 2021, and nnU-Net v2 (``get_plans_for_configuration``).
     """
     dims, network = len(spacing), rules.reference
-    limit = network.values.of(dims) * memory_gb / network.memory_gb
+    capacity = network.values.of(dims) * network.batch.of(dims) * memory_gb / network.memory_gb
     edge = (rules.first_patch.of(dims) * prod(spacing)) ** (1 / dims)
     first = [min(round(edge / mm), extent) for mm, extent in zip(spacing, shape, strict=True)]
     size, strides = padded(first, spacing)
@@ -53,18 +53,19 @@ def plan_patch(
 
     def fits() -> bool:
         small = step_voxels is None or prod(size) * rules.fewest_batch <= step_voxels
-        return small and feature_values(size, strides, classes, network) <= limit
+        return small and feature_values(size, strides, classes, network) * rules.fewest_batch <= capacity
 
     while not fits():
         axis = max(range(dims), key=lambda axis: (size[axis] / shape[axis], *_first_of_equals(axis, spacing)))
         smaller = _smaller(size, strides, axis, spacing)
         if smaller[axis] < min(SMALLEST_POOLED, shape[axis]):
             raise UserError(
-                f"plan.memory_gb={memory_gb:g}: a patch of {times(size)} voxels does not fit",
+                f"plan.memory_gb={memory_gb:g}: {rules.fewest_batch} patches of {times(size)} voxels do not fit"
+                + ("" if step_voxels is None else f", or have over {step_voxels} voxels (step_voxels of the regime)"),
                 "give more memory; nnU-Net plans for 8 GB",
             )
         size, strides = padded(smaller, spacing)
-    return Patch(tuple(size), strides, tuple(first), feature_values(size, strides, classes, network), limit)
+    return Patch(tuple(size), strides, tuple(first), feature_values(size, strides, classes, network), capacity)
 
 
 def padded(size: Sequence[int], spacing: Sequence[float]) -> tuple[list[int], Steps]:
@@ -110,10 +111,8 @@ def plan_batch(
     What the memory leaves, but at most a share of the voxels of the data set and ``step_voxels``.
     Source: nnU-Net v2 (``get_plans_for_configuration``).
     """
-    voxels, dims = prod(patch.size), len(patch.size)
-    limits = {
-        f"{patch.limit / 1e6:.0f}e6 feature values": round(patch.limit / patch.values * rules.reference.batch.of(dims))
-    }
+    voxels = prod(patch.size)
+    limits = {f"{patch.capacity / 1e6:.0f}e6 feature values": round(patch.capacity / patch.values)}
     limits[f"{rules.covered:.0%} of the voxels of {cases} cases"] = round(prod(shape) * cases * rules.covered / voxels)
     if step_voxels is not None:
         limits[f"{step_voxels} voxels a step"] = step_voxels // voxels

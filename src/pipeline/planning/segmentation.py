@@ -112,10 +112,12 @@ def _sampling(
     if patch.size != found.free.size and regime.step_voxels is not None:
         most = regime.step_voxels.of(len(patch.size))
         why += f", cut so that a step of {rules.fewest_batch} has at most {most} voxels: {regime.words}"
-    values = f"{patch.values / 1e6:.0f}e6 feature values of nnU-Net's network, at most {patch.limit / 1e6:.0f}e6"
+    values = f"{patch.values / 1e6:.0f}e6 feature values of nnU-Net's network, {rules.fewest_batch} patches at most"
     cases = reference_grid(fingerprint).cases
     section: dict[str, Node] = {
-        "patch_size": Chosen(list(patch.size), f"{why}; {values} by {budget.memory_gb:g} GB"),
+        "patch_size": Chosen(
+            list(patch.size), f"{why}; {values} {patch.capacity / 1e6:.0f}e6 in {budget.memory_gb:g} GB"
+        ),
         "batch_size": Chosen(found.batch, found.batch_why),
     }
     if budget.seconds is None:
