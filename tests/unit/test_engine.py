@@ -229,14 +229,14 @@ def section(**values: Any) -> EngineSection:
 
 
 def faults(keep: bool) -> int:
-    """Page faults of five large tensors, made and freed after two others, in a fresh process."""
+    """Page faults of five large tensors, made and freed after four others, in a fresh process."""
     code = f"""
 import resource, torch
 from pipeline.networks.host_memory import keep_freed_memory
 if {keep} and not keep_freed_memory():
     raise SystemExit(3)
-for number in range(7):
-    if number == 2:
+for number in range(9):
+    if number == 4:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(10_000_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
