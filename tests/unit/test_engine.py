@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config.schema import Engine as EngineSection
+from pipeline.config.schema_engine import Engine as EngineSection
 from pipeline.errors import UserError
 from pipeline.networks.engine import Engine, use_engine
 from pipeline.networks.norm_activation import NormActivation

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from pipeline.config.schema_data import Data
 from pipeline.config.schema_dicom import ImportConfig
+from pipeline.config.schema_engine import Engine
 from pipeline.config.schema_types import (
     Beta,
     ClassWeights,
@@ -97,18 +98,6 @@ class Trainer(Section):
     validate_cases: Count | None
     early_stopping: Count | None
     deterministic: bool
-
-
-class Engine(Section):
-    """How the network is computed: see ``pipeline.networks.engine`` and ``pipeline.training.engine``."""
-
-    norm: Literal["auto", "stock", "fused"]
-    memory_format: Literal["auto", "contiguous", "channels_last"]
-    compile: bool | Literal["auto"]
-    keep_memory: bool
-    trial_seconds: Annotated[float, Field(gt=0)]
-    trial_steps: Count
-    least_gain: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Folds(Section):

@@ -42,7 +42,8 @@ class DiceCrossEntropy(torch.autograd.Function):
         ctx.of_overlap, ctx.of_predicted = -share / below, share * ratio / (2 * below)
         ctx.ce_share = ce_factor / index.numel()
         ctx.save_for_backward(p, truth)
-        return dice_factor * (1 - ratio).mean() + ce_factor * entropy
+        loss: Tensor = dice_factor * (1 - ratio).mean() + ce_factor * entropy
+        return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable

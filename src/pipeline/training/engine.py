@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.config.build import build
-from pipeline.config.schema import Engine as EngineSection
+from pipeline.config.schema_engine import Engine as EngineSection
 from pipeline.errors import UserError
 from pipeline.networks.engine import Engine, Layout, NormKind, can_fuse
 from pipeline.tracking.provenance import cpu_model
