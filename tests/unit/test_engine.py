@@ -19,7 +19,7 @@ from pipeline.config.schema_engine import Engine as EngineSection
 from pipeline.errors import UserError
 from pipeline.networks.engine import Engine, use_engine
 from pipeline.networks.norm_activation import NormActivation
-from pipeline.training.engine import candidates, compiler
+from pipeline.training.engine import candidates, compiler, require_engine
 from pipeline.training.engine_trial import Trial, choose, fastest
 from tests.unit.test_networks import CLASSIFIERS, CONFIGS, load
 
@@ -212,6 +212,12 @@ def test_a_candidate_that_fails_is_left_out(trial: Trial, tmp_path: Path) -> Non
     assert choice.engine == Engine() and choice.failed == {str(FAST): "RuntimeError: no kernel"}
 
 
+def test_a_trial_in_which_all_fail_is_not_remembered(trial: Trial, tmp_path: Path) -> None:
+    choice = choose([Engine(), FAST], lambda: nn.Conv2d(3, 3, 3), trial, tmp_path, {})  # the batch has one channel
+    assert choice.engine == Engine() and len(choice.failed) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_time_limits_the_trial(trial: Trial, tmp_path: Path) -> None:
     short = Trial(trial.batch, trial.device, trial.bf16, seconds=1e-6, steps=3, least_gain=0.0)
     choice = choose([Engine(), FAST], Net, short, tmp_path, {})
@@ -266,4 +272,5 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert shutil.which("c++") is None and compiler() is None
     assert len(candidates(section(), "cpu")) == 4
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
-        candidates(section(compile=True), "cpu")
+        require_engine(section(compile=True), "cpu")
+    require_engine(section(compile="auto"), "cpu")

@@ -55,13 +55,8 @@ def with_engine(experiment: Experiment, cache: Path) -> tuple[Experiment, Choice
 def candidates(asked: EngineSection, device: str, fusable: bool = True) -> list[Engine]:
     """Every engine that the configuration leaves open on this device, plain PyTorch first, then the least plain.
 
-    ``fusable``: the network has norms that can be fused. Raises UserError where the machine lacks what is asked for.
+    ``fusable``: the network has norms that can be fused.
     """
-    if asked.compile is True and device == "cpu" and compiler() is None:
-        raise UserError(
-            "engine.compile=true: torch.compile needs a C++ compiler on a CPU, and none is found",
-            "install g++ or clang, or set engine.compile=auto",
-        )
     norms: list[NormKind] = ["stock", "fused"] if device == "cpu" and fusable else ["stock"]
     layouts: list[Layout] = ["contiguous", "channels_last"]
     compiled = [False, True] if device == "cuda" else [False]
@@ -73,6 +68,15 @@ def candidates(asked: EngineSection, device: str, fusable: bool = True) -> list[
         compiled = [asked.compile]
     engines = [Engine(*values) for values in product(norms, layouts, compiled)]
     return [*engines[:1], *reversed(engines[1:])]  # the time may not suffice for all
+
+
+def require_engine(asked: EngineSection, device: str) -> None:
+    """Raise UserError where the configuration asks for an engine that this machine lacks."""
+    if asked.compile is True and device == "cpu" and compiler() is None:
+        raise UserError(
+            "engine.compile=true: torch.compile needs a C++ compiler on a CPU, and none is found",
+            "install g++ or clang, or set engine.compile=auto",
+        )
 
 
 def compiler() -> str | None:

@@ -80,7 +80,8 @@ def choose(
         seconds, failed = measure(candidates, build_network, trial)
         chosen = named[fastest(seconds, trial.least_gain)] if seconds else candidates[0]
         result = {"engine": str(chosen), "seconds": seconds, "failed": failed, "measured_under": json.loads(key)}
-        write_json(file, result)
+        if seconds:  # where all fail the training itself will say why
+            write_json(file, result)
     return Choice(chosen, "measured", seconds, failed)
 
 
