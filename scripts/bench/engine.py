@@ -5,7 +5,7 @@
 
 A step is forward, loss (Dice + cross entropy in float32, deep supervision where the network has it), backward, clipping
 and SGD with nnU-Net's values, on the same random batch. Each variant is a process of its own, and they take turns, one
-step each a round, after two steps to warm up. `--rival` names a Python whose environment holds nnunetv2: its network,
+step each a round, after `--warm-up` steps. `--rival` names a Python whose environment holds nnunetv2: its network,
 loss and step (see nnunet_step.py) then take turns too, in float32 as nnU-Net runs on a CPU and under bf16 autocast.
 Ratios are taken within a round, against nnU-Net or else plain PyTorch. `kept memory`: engine.keep_memory.
 
@@ -39,7 +39,6 @@ from pipeline.tasks.losses import DiceCELoss
 from pipeline.tracking.provenance import cpu_model
 
 CLASSES = 3
-WARM_UP = 2  # steps
 FUSED, LAST = Engine("fused"), Engine("fused", "channels_last")
 # Engine, bf16 autocast, kept memory.
 CPU = {
@@ -177,6 +176,7 @@ def main() -> None:
     parser.add_argument("--patch", type=int, nargs="+", default=[40, 56, 40])
     parser.add_argument("--batch", type=int, default=9)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--warm-up", type=int, default=2)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rival", metavar="PYTHON")
     parser.add_argument("--only", nargs="+", metavar="NAME")
@@ -192,13 +192,13 @@ def main() -> None:
         return
     if options.profile:
         step = training_step(options, options.profile)
-        for _ in range(WARM_UP):
+        for _ in range(options.warm_up):
             step()
         print(profile(step))
         return
     steps = start(options, options.only or list(CUDA if torch.cuda.is_available() else CPU))
     for worker, request in steps.values():
-        for _ in range(WARM_UP):
+        for _ in range(options.warm_up):
             worker.step(request)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(options.rounds):
@@ -214,10 +214,8 @@ def main() -> None:
     for name, values in times.items():
         ratios = [[b / v for b, v in zip(times[base], values, strict=True)] for base in against]
         rate = options.batch / statistics.median(values)
-        peak = steps[name][0].peak()
-        print(
-            f"| {name} | {spread(values, 3)} | {rate:.2f} | {peak:.1f} |{''.join(f' {spread(r, 2)} |' for r in ratios)}"
-        )
+        row = f"| {name} | {spread(values, 3)} | {rate:.2f} | {steps[name][0].peak():.1f} |"
+        print(f"{row}{''.join(f' {spread(r, 2)} |' for r in ratios)}")
 
 
 if __name__ == "__main__":

@@ -122,6 +122,29 @@ def test_dice_ce_and_its_gradient_equal_monai(spatial: tuple[int, ...], batch_di
     assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
 
 
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_dice_ce_gradient_in_float64(batch_dice: bool) -> None:
+    logits, target = random_case(3, 2)
+    loss = DiceCELoss(batch_dice=batch_dice, dice_factor=0.7, ce_factor=1.3)
+    assert torch.autograd.gradcheck(lambda values: loss(values, target), [logits.double().requires_grad_()])
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_dice_ce_without_weights_is_that_with_equal_ones(batch_dice: bool) -> None:
+    """Two ways to compute it: in closed form, and by autograd where there are weights."""
+    logits, target = random_case(4, 5, 3)
+    losses, gradients = [], []
+    for weight in (None, [1.0, 1.0, 1.0]):
+        values = logits.clone().requires_grad_()
+        loss = DiceCELoss(weight, batch_dice=batch_dice, dice_factor=0.7, ce_factor=1.3)(values, target)
+        (3 * loss).backward()
+        assert values.grad is not None
+        losses.append(loss)
+        gradients.append(values.grad)
+    assert torch.allclose(losses[0], losses[1], atol=1e-6)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-7)
+
+
 def test_tversky_equals_monai() -> None:
     logits, target = random_case(4, 5, 3)
     reference = monai.losses.TverskyLoss(

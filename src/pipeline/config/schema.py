@@ -13,7 +13,11 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.config.schema_data import Data
 from pipeline.config.schema_dicom import ImportConfig
+<<<<<<< HEAD
 from pipeline.config.schema_planning import PlanBudget, Planning
+=======
+from pipeline.config.schema_engine import Engine
+>>>>>>> engine
 from pipeline.config.schema_types import (
     Beta,
     ClassWeights,
@@ -98,18 +102,6 @@ class Trainer(Section):
     validate_cases: Count | None
     early_stopping: Count | None
     deterministic: bool
-
-
-class Engine(Section):
-    """How the network is computed: see ``pipeline.networks.engine`` and ``pipeline.training.engine``."""
-
-    norm: Literal["auto", "stock", "fused"]
-    memory_format: Literal["auto", "contiguous", "channels_last"]
-    compile: bool | Literal["auto"]
-    keep_memory: bool
-    trial_seconds: Annotated[float, Field(gt=0)]
-    trial_steps: Count
-    least_gain: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Folds(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 from torch import nn
@@ -64,7 +64,7 @@ def fuse_norms(network: nn.Module) -> None:
         in_order = isinstance(parent, nn.Sequential) and type(parent).forward is nn.Sequential.forward
         children = [(name, child) for name, child in parent.named_children() if not isinstance(child, nn.Identity)]
         for position, (name, child) in enumerate(children):
-            if not isinstance(child, nn.InstanceNorm2d | nn.InstanceNorm3d) or child.track_running_stats:
+            if not _is_fusable(child):
                 continue
             slope = 1.0
             if in_order and position + 1 < len(children):
@@ -74,6 +74,15 @@ def fuse_norms(network: nn.Module) -> None:
                     slope = found
                     setattr(parent, after, nn.Identity())
             setattr(parent, name, NormActivation(child, slope))
+
+
+def can_fuse(network: nn.Module) -> bool:
+    """Whether ``network`` has norms that ``fuse_norms`` would replace."""
+    return any(_is_fusable(module) for module in network.modules())
+
+
+def _is_fusable(module: nn.Module) -> TypeGuard[nn.InstanceNorm2d | nn.InstanceNorm3d]:
+    return isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d) and not module.track_running_stats
 
 
 def slope_of(activation: nn.Module) -> float | None:

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from pipeline.config.build import build
-from pipeline.config.schema import Engine as EngineSection
+from pipeline.config.schema_engine import Engine as EngineSection
 from pipeline.errors import UserError
-from pipeline.networks.engine import Engine, Layout, NormKind
+from pipeline.networks.engine import Engine, Layout, NormKind, can_fuse
 from pipeline.tracking.provenance import cpu_model
 from pipeline.training.device import accelerator_kind, choose_precision, computes_bf16
 from pipeline.training.engine_trial import Choice, Trial, choose
@@ -43,24 +43,21 @@ def with_engine(experiment: Experiment, cache: Path) -> tuple[Experiment, Choice
         least_gain=asked.least_gain,
     )
     identity = {"network": config, "machine": machine(device), "deterministic": trainer.deterministic}
-    choice = choose(candidates(asked, device.type), network, trial, cache / "engine", identity)
+    with torch.random.fork_rng(devices=[]):
+        fusable = asked.norm == "auto" and can_fuse(network())
+    choice = choose(candidates(asked, device.type, fusable), network, trial, cache / "engine", identity)
     made = {"norm": choice.engine.norm, "memory_format": choice.engine.memory_format, "compile": choice.engine.compile}
     chosen = settings.model_copy(update={"engine": asked.model_copy(update=made)})
     tree = {**experiment.tree, "engine": {**cast(Mapping[str, Any], experiment.tree["engine"]), **made}}
     return replace(experiment, settings=chosen, tree=tree), choice
 
 
-def candidates(asked: EngineSection, device: str) -> list[Engine]:
-    """Every engine that the configuration leaves open on this device, plain PyTorch first.
+def candidates(asked: EngineSection, device: str, fusable: bool = True) -> list[Engine]:
+    """Every engine that the configuration leaves open on this device, plain PyTorch first, then the least plain.
 
-    Raises UserError where it asks for what the machine lacks.
+    ``fusable``: the network has norms that can be fused.
     """
-    if asked.compile is True and device == "cpu" and compiler() is None:
-        raise UserError(
-            "engine.compile=true: torch.compile needs a C++ compiler on a CPU, and none is found",
-            "install g++ or clang, or set engine.compile=auto",
-        )
-    norms: list[NormKind] = ["stock", "fused"] if device == "cpu" else ["stock"]
+    norms: list[NormKind] = ["stock", "fused"] if device == "cpu" and fusable else ["stock"]
     layouts: list[Layout] = ["contiguous", "channels_last"]
     compiled = [False, True] if device == "cuda" else [False]
     if asked.norm != "auto":
@@ -69,7 +66,17 @@ def candidates(asked: EngineSection, device: str) -> list[Engine]:
         layouts = [asked.memory_format]
     if asked.compile != "auto":
         compiled = [asked.compile]
-    return [Engine(norm, layout, whole) for whole, layout, norm in product(compiled, layouts, norms)]
+    engines = [Engine(*values) for values in product(norms, layouts, compiled)]
+    return [*engines[:1], *reversed(engines[1:])]  # the time may not suffice for all
+
+
+def require_engine(asked: EngineSection, device: str) -> None:
+    """Raise UserError where the configuration asks for an engine that this machine lacks."""
+    if asked.compile is True and device == "cpu" and compiler() is None:
+        raise UserError(
+            "engine.compile=true: torch.compile needs a C++ compiler on a CPU, and none is found",
+            "install g++ or clang, or set engine.compile=auto",
+        )
 
 
 def compiler() -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -35,7 +34,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Choice:
-    """The engine chosen and why; ``seconds``: median step (s) of each candidate that was measured, by its name."""
+    """The engine chosen and why; ``seconds``: least step (s) of each candidate that was measured, by its name."""
 
     engine: Engine
     source: str  # given | measured | remembered
@@ -81,7 +80,8 @@ def choose(
         seconds, failed = measure(candidates, build_network, trial)
         chosen = named[fastest(seconds, trial.least_gain)] if seconds else candidates[0]
         result = {"engine": str(chosen), "seconds": seconds, "failed": failed, "measured_under": json.loads(key)}
-        write_json(file, result)
+        if seconds:  # where all fail the training itself will say why
+            write_json(file, result)
     return Choice(chosen, "measured", seconds, failed)
 
 
@@ -106,9 +106,10 @@ def fastest(seconds: Mapping[str, float], least_gain: float) -> str:
 def measure(
     candidates: Sequence[Engine], build_network: Callable[[], nn.Module], trial: Trial
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Median seconds of a forward and backward pass of each candidate, in turn, and why others could not be measured.
+    """Least seconds of a forward and backward pass of each candidate, and why others could not be measured.
 
-    Each gets one step to warm up and one that counts, then more in turn until ``steps`` or the time is reached.
+    Each gets one step to warm up and one that counts, then more in turn until ``steps`` or the time is reached. The
+    least counts, because whatever else the machine does can only add to a step.
     """
     times: dict[str, list[float]] = {}
     failed: dict[str, str] = {}
@@ -136,7 +137,7 @@ def measure(
                 break
             for name in waiting:
                 times[name].append(step(networks[name], image, trial.bf16))
-    return {name: round(statistics.median(values), 6) for name, values in times.items()}, failed
+    return {name: round(min(values), 6) for name, values in times.items()}, failed
 
 
 def step(network: nn.Module, image: Tensor, bf16: bool) -> float:

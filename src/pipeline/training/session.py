@@ -25,7 +25,7 @@ from pipeline.tracking.uri import open_page_command, store_uri
 from pipeline.training.crossval import CrossValidation
 from pipeline.training.device import accelerator_kind, use_deterministic, use_threads
 from pipeline.training.duration import seconds_of
-from pipeline.training.engine import with_engine
+from pipeline.training.engine import require_engine, with_engine
 from pipeline.training.experiment import make_ready
 from pipeline.training.fold_run import FoldRun
 from pipeline.training.rebalancing import rebalanced_twice, require_sampling
@@ -49,7 +49,9 @@ def train(
     trainer = settings.trainer
     threads = use_threads(trainer.threads, 1 if trainer.devices == "auto" else int(trainer.devices))
     use_deterministic(trainer.deterministic)
-    if settings.engine.keep_memory and accelerator_kind(trainer.accelerator) == "cpu":
+    device = accelerator_kind(trainer.accelerator)
+    require_engine(settings.engine, device)
+    if settings.engine.keep_memory and device == "cpu":
         keep_freed_memory()
     split = settings.folds
     folds = folds_of(dataset, split.model_dump(), foreground=checked.foreground(dataset), together=checked.duplicates)
