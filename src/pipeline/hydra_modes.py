@@ -22,9 +22,9 @@ QUIET = ("hydra.output_subdir=null", "hydra.job.chdir=false", "hydra/job_logging
 
 def run_hydra(arguments: Arguments) -> int:
     """Let Hydra act on its flags; mistakes in the configuration are told our way first."""
-    from pipeline.config.overrides import quoted
+    from pipeline.config.overrides import for_hydra, quoted
 
-    overrides = [quoted(override) for override in arguments.overrides]
+    overrides = [part for override in arguments.overrides for part in for_hydra(quoted(override))]
     if arguments.multirun:
         jobs = _jobs(overrides)
         first = [_validated(arguments, job) for job in jobs]  # all before any runs

@@ -40,7 +40,8 @@ def run(composed: Composed) -> int:
     result = check_dataset(dataset, check_settings(settings), workers=WORKERS, progress=True, cache=cache)
     result = with_folds(result, dataset, settings)
     report_faults(result, console)
-    folder = Path(settings.output or Path("outputs", "check", folder_name(dataset.name))).expanduser()
+    named = dataset.name if dataset.name != settings.data.format else dataset.root.name  # a format is no name
+    folder = Path(settings.output or Path("outputs", "check", folder_name(named))).expanduser()
     write(dataset, result, folder, settings.check.contact_sheet_cases, console)
     return 2 if result.errors else 0
 

@@ -31,7 +31,12 @@ def run(composed: Composed) -> int:
         console.print(note, highlight=False, markup=False)
     checked = check_dataset(dataset, check_settings(settings), workers=WORKERS, progress=True, cache=cache)
     report_faults(checked, console)
-    checked.raise_errors()
+    if checked.errors:
+        raise UserError(
+            f"{len(checked.errors)} error(s) in the data, see the table above",
+            "mend the files, or leave the cases out",
+            "all of them in a file: python -m pipeline check with the same overrides",
+        )
     if settings.planning is not None:
         plan = plan_of(dataset, checked, settings, cache, console)
         text = plan.text(command_of(OWN_NAME, composed.overrides))

@@ -67,6 +67,9 @@ class Composition:
                 line = file.line(keys[len(package) :])
                 if line is not None:
                     return f"{shown(file.path)}:{line}"
+        whole = tuple(map(str, keys))
+        if keys and any(value.keys[: len(keys)] == whole for value in self.values):
+            return "command line"
         return self.origin(keys[:-1]) if keys else self.primary
 
     def raw_text(self, keys: Keys) -> str | None:

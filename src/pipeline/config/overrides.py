@@ -10,6 +10,19 @@ from typing import Any
 from pipeline.config.nearest import did_you_mean
 from pipeline.errors import UserError
 
+# Mappings whose keys are the user's own: one on the command line takes the place of that of a file, it is not added to it.
+NAMED_BY_USER = (
+    "labels",
+    "regions",
+    "images",
+    "target_names",
+    "keep",
+    "rois",
+    "modalities",
+    "class_weights",
+    "case_weights",
+)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -65,13 +78,36 @@ class Value:
             del parent[last]
             return None
         try:
-            OmegaConf.update(tree, ".".join(self.keys), self.value, merge=True, force_add=True)
+            OmegaConf.update(
+                tree, ".".join(self.keys), self.value, merge=not replaces(last, self.value), force_add=True
+            )
         except (OmegaConfBaseException, IndexError, TypeError, ValueError) as error:
             return self._fault(str(error).splitlines()[0])
         return None
 
     def _fault(self, fault: str, *remedies: str) -> UserError:
         return UserError(f"{self.text_line} (command line): {fault}", *remedies)
+
+
+def replaces(key: str, value: Any) -> bool:
+    """Whether a value takes the place of the whole mapping under ``key``, instead of being merged into it."""
+    return isinstance(value, dict) and (key in NAMED_BY_USER or "_target_" in value)
+
+
+def for_hydra(override: str) -> list[str]:
+    """The override in words of Hydra's own, which merges mappings: one that replaces is a deletion and an addition."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except (HydraException, RecursionError):  # told of elsewhere
+        return [override]
+    plain = not (parsed.is_add() or parsed.is_force_add() or parsed.is_delete() or parsed.is_sweep_override())
+    name = parsed.key_or_group
+    if plain and parsed.package is None and replaces(name.rpartition(".")[2], parsed.value()):
+        return [f"~{name}", f"+{override}"]
+    return [override]
 
 
 def quoted(override: str) -> str:

@@ -13,11 +13,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.config.schema_data import Data
 from pipeline.config.schema_dicom import ImportConfig
-<<<<<<< HEAD
-from pipeline.config.schema_planning import PlanBudget, Planning
-=======
 from pipeline.config.schema_engine import Engine
->>>>>>> engine
+from pipeline.config.schema_planning import PlanBudget, Planning
 from pipeline.config.schema_types import (
     Beta,
     ClassWeights,

@@ -99,8 +99,12 @@ class Preprocessing:
             data = dict(self.transforms(data))
         except Exception as error:
             path = next(iter(case.images.values())).path
+            cause: BaseException = error  # MONAI wraps what a transform raised in the name of the transform
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            said = str(cause).strip().splitlines()
             raise UserError(
-                f"{path}: preprocessing failed: {str(error).strip().splitlines()[-1] if str(error) else error!r}",
+                f"{path}: preprocessing failed: {said[-1] if said else repr(cause)}",
                 "look at transforms.preprocessing and at the image's shape and spacing (python -m pipeline check)",
             ) from error
         array = np.ascontiguousarray(np.asarray(data["image"].numpy(), dtype=np.float32))

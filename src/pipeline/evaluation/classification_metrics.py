@@ -69,12 +69,24 @@ def per_class_scores(truth: IntArray, probabilities: FloatArray, weights: FloatA
     precision = divide(n_hit, n_predicted)
     precision[(n_predicted == 0) & (n_true > 0)] = 0.0
     auroc, average_precision = np.empty_like(n_hit), np.empty_like(n_hit)
+    scores_of = ranking(probabilities)
     for index in classes:
-        auroc[:, index], average_precision[:, index] = _ranking_scores(
-            is_true[:, index], probabilities[:, index], weights
-        )
+        auroc[:, index], average_precision[:, index] = _ranking_scores(is_true[:, index], scores_of[:, index], weights)
     scores = (precision, divide(n_hit, n_true), divide(2 * n_hit, n_true + n_predicted), auroc, average_precision)
     return dict(zip(PER_CLASS_METRICS, scores, strict=True))
+
+
+def ranking(probabilities: FloatArray) -> FloatArray:
+    """What the cases are ranked by, per class: probabilities (n, C), of two classes the logarithm of their ratio.
+
+    A probability near 1 is rounded to 1 long before the other one reaches 0; the ratio keeps such cases apart, and
+    the order of one class is that of the other, reversed.
+    """
+    if probabilities.shape[1] != 2:
+        return probabilities
+    logarithms = np.log(np.maximum(np.asarray(probabilities, np.float64), np.finfo(np.float64).tiny))
+    first = logarithms[:, 0] - logarithms[:, 1]
+    return np.stack((first, -first), axis=1)
 
 
 def _ranking_scores(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.evaluation.classification_metrics import classification_metrics, confusion_matrix
+from pipeline.evaluation.classification_metrics import classification_metrics, confusion_matrix, ranking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,13 +84,14 @@ def roc_figure(truth: Array, probabilities: Array, class_names: Sequence[str], p
     from sklearn.metrics import roc_curve
 
     auroc = classification_metrics(truth, probabilities, class_names=class_names)["auroc"]["per_class"]
+    scores = ranking(probabilities)
     figure = new_figure(3.6, 3.6)
     panel = figure.subplots()
     panel.plot([0, 1], [0, 1], color="0.7", lw=0.8, ls="--")
     for index, name in enumerate(class_names):
         if np.isnan(auroc[name]) or (len(class_names) == 2 and index == 0):
             continue
-        false_positive, true_positive, _ = roc_curve(truth == index, probabilities[:, index])
+        false_positive, true_positive, _ = roc_curve(truth == index, scores[:, index])
         label = f"{name}, {auroc[name]:.3f}"
         panel.plot(
             false_positive, true_positive, color=COLOURS[(len(panel.lines) - 1) % len(COLOURS)], lw=1.4, label=label

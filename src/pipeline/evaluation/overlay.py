@@ -90,8 +90,10 @@ def _views(
 ) -> list[View]:
     near_isotropic = max(spacing) / min(spacing) <= NEAR_ISOTROPIC
     views = []
+    # A class that the truth has is looked for there; a poor prediction would lead to slices that show nothing.
+    shown = np.where((truth > 0) | np.isin(prediction, np.unique(truth)), truth, prediction)
     for axis in PLANES if near_isotropic else [int(np.argmax(spacing))]:
-        at = fullest(np.where(truth > 0, truth, prediction), axis, n_classes)
+        at = fullest(shown, axis, n_classes)
         across, along = (step for other, step in enumerate(spacing) if other != axis)
         name = f"{PLANES[axis] if named else f'Axis {axis}'}, slice {at + 1} of {image.shape[axis]}"
         planes = [np.take(array, at, axis=axis).T for array in (image, truth, prediction)]

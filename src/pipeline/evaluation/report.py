@@ -36,7 +36,7 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
     """Print the metrics of a summary: mean with its 95 % interval, each class, each fold.
 
     summary: what summary.json holds; ``metrics`` is needed, ``folds`` (each with its number ``fold``), ``counts``,
-    ``confusion_matrix``, ``n_cases``, ``n_patients`` and ``experiment`` are shown where they are. A table too wide for
+    ``confusion_matrix``, ``unit`` (mm or px), ``n_cases``, ``n_patients`` and ``experiment`` are shown where they are. A table too wide for
     the console is parted into one for the means, one for the classes and one for the folds. Without a terminal it is
     plain text.
     """
@@ -55,6 +55,8 @@ def _render(summary: Mapping[str, Any], console: Console) -> RenderableType:
         parts.append(_confusion_table(summary["confusion_matrix"], summary.get("repeats", 1)))
     if "dice" in metrics:
         parts.append(Text(f"{EMPTY_MASK_RULE}{_counts(summary.get('counts', {}))}", style="dim"))
+        if summary.get("unit") == "px":
+            parts.append(Text("The images have no voxel size: a pixel counts as 1 mm.", style="dim"))
     over = "Mean over classes of all cases" if classes else "All cases"
     repeats = f", mean of {summary['repeats']} repeats" if summary.get("repeats", 1) > 1 else ""
     parts.append(Text(f"{over} pooled over the folds{repeats} [95 % interval, bootstrap over patients].", style="dim"))

@@ -70,7 +70,13 @@ class ModelCard:
                 }
             )
         except FileNotFoundError as error:
-            raise UserError(f"{path.parent}: not the folder of a run, it has no {path.name}") from error
+            runs = sorted(path.parent.glob(f"*/{path.name}"), reverse=True)
+            hint = (
+                f"did you mean {runs[0].parent}?"
+                if runs
+                else "a run's folder is named in the last lines of its training"
+            )
+            raise UserError(f"{path.parent}: not the folder of a run, it has no {path.name}", hint) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not readable: {error}") from error
 

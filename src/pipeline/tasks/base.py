@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from pipeline.errors import UserError
 from pipeline.randomness import draw_seed
 from pipeline.tasks.deep_supervision import DeepSupervision
 from pipeline.transforms.batch import BatchAugmentation
@@ -49,9 +50,24 @@ class Task(LightningModule):
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
-        loss = self.loss_of(to_float(self.network(batch["image"])), batch)
+        loss = self.loss_of(to_float(self._outputs(batch["image"])), batch)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return loss
+
+    def _outputs(self, image: Tensor) -> Any:
+        """What the network makes of a batch; one that takes no such images says so at the first step."""
+        try:
+            return self.network(image)
+        except (RuntimeError, ValueError, TypeError) as error:
+            if self.global_step > 0:
+                raise
+            size = "x".join(map(str, image.shape[2:]))
+            raise UserError(
+                f"network: {type(self.network).__name__} refused a batch of {len(image)} images of {size} voxels: "
+                f"{' '.join(str(error).split())[:300]}",
+                "set sampling.patch_size (or transforms.size) to a size that it takes",
+                "or wrap it: _target_: pipeline.networks.PadToMultiple, as conf/network/segresnet.yaml does",
+            ) from error
 
     def loss_of(self, outputs: Any, batch: dict[str, Tensor]) -> Tensor:
         """Loss of float32 logits, or of a list of them, against the truth of the batch."""

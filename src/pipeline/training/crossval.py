@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from pipeline.config.plans import PLAN_FILE
-from pipeline.data.fingerprint import FINGERPRINT_FILE
+from pipeline.data.fingerprint import FINGERPRINT_FILE, Fingerprint
 from pipeline.data.folds import Fold
 from pipeline.evaluation.postprocessing import in_words
 from pipeline.evaluation.summary import summarise
@@ -65,11 +65,22 @@ class CrossValidation:
                 params = {"fold": fold.index, "repeat": fold.repeat, **run.rebalancing.params}
                 self.tracker.start_run(key, f"fold {fold.index}", parent=PARENT, tags=tags, params=params)
             fitted[fold.index] = run.train(partial(self._send, key))
+            self._tell_what_ended(fold, fitted[fold.index])
             tables.append(run.predict())
             tables[-1].insert(tables[-1].columns.get_loc("fold") + 1, "repeat", fold.repeat)
             self._end_fold(fold, tables[-1])
         table = pd.concat(tables, ignore_index=True)
         return self._finish(fitted, rebalanced, table, time.monotonic() - begun)
+
+    def _tell_what_ended(self, fold: Fold, fitted: FittedFold) -> None:
+        schedule = self.settings.schedule
+        if schedule.budget is None or schedule.epochs is None or fitted.epochs >= schedule.epochs:
+            return
+        self.experiment.console.print(
+            f"fold {fold.index}: schedule.budget={schedule.budget} ended it after {fitted.epochs} of "
+            f"{schedule.epochs} epochs, {fitted.steps} steps (schedule.budget=null lets them all run)",
+            highlight=False,
+        )
 
     def _send(self, key: str, metrics: Mapping[str, float], epoch: int) -> None:
         if self.tracker is not None:
@@ -132,6 +143,7 @@ class CrossValidation:
         summary: dict[str, Any] = {
             "experiment": self.settings.name,
             "task": self.settings.task,
+            "unit": Fingerprint.read(output / FINGERPRINT_FILE).unit,
             "run_dir": str(output),
             "mlflow": {"uri": None, "experiment_id": None, "run_id": None, "fold_run_ids": {}},
             "folds": [

@@ -44,16 +44,7 @@ class Experiment:
     @property
     def run_folds(self) -> list[Fold]:
         """The folds to train."""
-        wanted = self.settings.folds.run
-        if wanted is None:
-            return list(self.folds)
-        unknown = [index for index in wanted if index >= len(self.folds)]
-        if unknown:
-            raise UserError(
-                f"folds.run={wanted}: there is no fold {unknown[0]}",
-                f"there are {len(self.folds)}: 0 to {len(self.folds) - 1}",
-            )
-        return [self.folds[index] for index in sorted(set(wanted))]
+        return folds_to_run(self.settings, self.folds)
 
     @property
     def incomplete(self) -> bool:
@@ -150,6 +141,30 @@ class Experiment:
             return class_weights(counts.tolist(), loss.class_weights, beta=loss.effective_beta)
         except ValueError as error:
             raise UserError(str(error), f"the classes are {', '.join(self.dataset.output_classes)}") from error
+
+
+def folds_to_run(settings: TrainConfig, folds: Sequence[Fold]) -> list[Fold]:
+    """Those of ``folds`` that ``folds.run`` names, or all; raises UserError."""
+    wanted = settings.folds.run
+    if wanted is None:
+        return list(folds)
+    unknown = [index for index in wanted if index >= len(folds)]
+    if unknown:
+        raise UserError(
+            f"folds.run={wanted}: there is no fold {unknown[0]}", f"there are {len(folds)}: 0 to {len(folds) - 1}"
+        )
+    return [folds[index] for index in sorted(set(wanted))]
+
+
+def require_dimensions(settings: TrainConfig, dataset: Dataset) -> None:
+    """Raise UserError where the transforms are for images of other dimensions than the data set has."""
+    for key, other in (("spacing", settings.transforms.spacing), ("size", settings.transforms.size)):
+        if other is not None and len(other) != dataset.spatial_dims:
+            fitting = {2: "transforms=xray_2d", 3: "transforms=ct_3d, mri_3d or crop_3d"}[dataset.spatial_dims]
+            raise UserError(
+                f"transforms.{key}={other} is for {len(other)}D images; {dataset.name} has {dataset.spatial_dims}D images",
+                f"set {fitting}",
+            )
 
 
 def make_ready(

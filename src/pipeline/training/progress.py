@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from pipeline.training.duration import in_words
 from pipeline.training.pace import Pace
@@ -30,7 +32,7 @@ class ShowProgress(Callback):
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
         self._metric = ""
-        self._loss = float("nan")
+        self._loss: Tensor | None = None  # moving average
         self._next_line = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,12 +53,12 @@ class ShowProgress(Callback):
         if not trainer.is_global_zero or outputs is None:
             return
         now = time.monotonic()
+        loss: Tensor = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
+        self._loss = loss if self._loss is None else torch.lerp(self._loss, loss, 0.1)
         if self._bar is None and now < self._next_line:
             return
-        loss = float(outputs["loss"].detach()) if isinstance(outputs, dict) else float(outputs.detach())
-        self._loss = loss if self._loss != self._loss else 0.9 * self._loss + 0.1 * loss
         progress = self.pace.now(trainer.global_step)
-        text = f"{self.title}  epoch {trainer.current_epoch + 1}  loss {self._loss:.3f}{self._metric}"
+        text = f"{self.title}  epoch {trainer.current_epoch + 1}  loss {float(self._loss):.3f}{self._metric}"
         if self._bar is not None and self._bar_task is not None:
             self._bar.update(self._bar_task, completed=progress, description=text)
         else:

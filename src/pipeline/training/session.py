@@ -26,7 +26,7 @@ from pipeline.training.crossval import CrossValidation
 from pipeline.training.device import accelerator_kind, use_deterministic, use_threads
 from pipeline.training.duration import seconds_of
 from pipeline.training.engine import require_engine, with_engine
-from pipeline.training.experiment import make_ready
+from pipeline.training.experiment import folds_to_run, make_ready, require_dimensions
 from pipeline.training.fold_run import FoldRun
 from pipeline.training.rebalancing import rebalanced_twice, require_sampling
 
@@ -55,6 +55,8 @@ def train(
         keep_freed_memory()
     split = settings.folds
     folds = folds_of(dataset, split.model_dump(), foreground=checked.foreground(dataset), together=checked.duplicates)
+    folds_to_run(settings, folds)  # a fold that is not there is told of before anything is preprocessed
+    require_dimensions(settings, dataset)
     require_sampling(settings, dataset)
     with progress_bar(console, "preprocessing") as report:
         experiment = make_ready(
@@ -103,9 +105,6 @@ def train(
         if line is not None:
             console.print(line, highlight=False, soft_wrap=True)
     console.print(engine.in_words(), highlight=False, soft_wrap=True)
-    twice = rebalanced_twice(settings)
-    if twice is not None:
-        console.print(twice, highlight=False, soft_wrap=True)
     tags = {**provenance_tags(found), "data_hash": checked.data_hash, "task": settings.task}
     tracker = open_tracker(settings, output)
     status: Status = "FAILED"

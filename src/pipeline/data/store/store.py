@@ -24,6 +24,8 @@ from pipeline.errors import UserError, UserErrors
 
 MOST_ENTRIES = 512  # kept described in memory, class coordinates included
 
+SHOWN = 10  # cases that failed, of which the user is told one by one
+
 Report = Callable[[int, int], None]
 
 
@@ -192,7 +194,9 @@ class _Progress:
         if len(self.mistakes) == 1:
             raise self.mistakes[0]
         if self.mistakes:
-            raise UserErrors(self.mistakes)
+            more = len(self.mistakes) - SHOWN
+            rest = [UserError(f"... and {more} more cases")] if more > 0 else []
+            raise UserErrors([*self.mistakes[:SHOWN], *rest])
 
 
 def _in_memory(case: Case) -> bool:
