@@ -122,9 +122,7 @@ def main() -> int:
     if options.side:
         measure(options.side, options.shape, options.patch, options.flips, options.mask)
         return 0
-    print(
-        f"{tuple(options.shape)} voxels, windows {tuple(options.patch)}, {2 ** len(options.flips)} flips, {options.rounds} rounds"
-    )
+    print(f"{tuple(options.shape)} voxels, windows {tuple(options.patch)}, flips {list(options.flips)}")
     print(f"{'':<10}{'MONAI':>24}{'ours':>24}{'MONAI / ours':>24}")
     with tempfile.TemporaryDirectory() as folder:
         found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
