@@ -1,15 +1,15 @@
 """Time and memory of predicting one volume: our sliding window against MONAI's, the same network on both sides.
 
-    python scripts/bench/prediction.py [--rounds 5] [--shape 320 320 160] [--patch 128 128 64] [--flips 0 1 2]
+    python scripts/bench/prediction.py [--rounds 5] [--shape 320 320 160] [--patch 128 128 64] [--flips 0 1]
 
 From a preprocessed image in memory (one channel, float32) to class indices on the same grid: three classes, overlap
 0.5, Gaussian weights, one window per forward pass, bf16 autocast where the device computes in it. MONAI's side is
 sliding_window_inference and argmax and, with flips, the mean of logits over the flipped images, as its tutorials do;
 ours flips each window. The network is `conf/network/unet.yaml` with random weights. Every figure comes from a fresh
-process, the sides alternate; before its time is taken a process predicts one window. Memory: the greatest resident
-size while predicting, above that before. CPU seconds are those of all threads: a busy machine
-distorts them less. Prints median (least to greatest), the ratio of each round, and the share of
-voxels in which both agree: windows of flipped images lie elsewhere, and bf16 rounds.
+process, the sides alternate; before its time is taken a process predicts one window. Memory: the greatest resident size
+while predicting, above that before. CPU seconds are those of all threads: a busy machine distorts them less. Prints
+median (least to greatest), the ratio of each round, and the share of voxels in which both agree: windows of flipped
+images lie elsewhere, and bf16 rounds.
 """
 
 from __future__ import annotations
@@ -110,43 +110,37 @@ def measure(side: str, shape: Sequence[int], patch: Sequence[int], flips: Sequen
 
 
 def main() -> int:
-    """Print a row for each side with and without flips."""
+    """Print time and memory of both sides, and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shape", type=int, nargs=3, default=(320, 320, 160))
     parser.add_argument("--patch", type=int, nargs=3, default=(128, 128, 64))
-    parser.add_argument("--flips", type=int, nargs="*", default=(0, 1, 2), help="axes; none: without flips only")
+    parser.add_argument("--flips", type=int, nargs="*", default=(), help="axes; all combinations are averaged")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--mask", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         measure(options.side, options.shape, options.patch, options.flips, options.mask)
         return 0
-    print(
-        f"{tuple(options.shape)} voxels, windows {tuple(options.patch)}, {options.rounds} rounds, {torch.__version__}"
-    )
-    print(f"{'':<22}{'MONAI':>24}{'ours':>24}{'MONAI / ours':>24}{'agree':>9}")
+    print(f"{tuple(options.shape)} voxels, windows {tuple(options.patch)}, flips {list(options.flips)}")
+    print(f"{'':<10}{'MONAI':>24}{'ours':>24}{'MONAI / ours':>24}")
     with tempfile.TemporaryDirectory() as folder:
-        for flips in ([], options.flips) if options.flips else ([],):
-            found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-            for _ in range(options.rounds):
-                for side in SIDES:
-                    found[side].append(_in_a_fresh_process(side, options, flips, Path(folder, f"{side}.npy")))
-            masks = [np.load(Path(folder, f"{side}.npy")) for side in SIDES]
-            agree = float((masks[0] == masks[1]).mean())
-            name = f"{2 ** len(flips)} flips" if flips else "no flips"
-            for key in found["ours"][0]:
-                theirs, of_us = ([one[key] for one in found[side]] for side in SIDES)
-                ratios = [a / b for a, b in zip(theirs, of_us, strict=True)]
-                columns = "".join(f"{_median_and_spread(values):>24}" for values in (theirs, of_us, ratios))
-                print(f"{name + ', ' + key:<22}{columns}{agree:>9.4f}", flush=True)
-    print("median (least to greatest)")
+        found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+        for _ in range(options.rounds):
+            for side in SIDES:
+                found[side].append(_in_a_fresh_process(side, options, Path(folder, f"{side}.npy")))
+        masks = [np.load(Path(folder, f"{side}.npy")) for side in SIDES]
+    for key in found["ours"][0]:
+        theirs, of_us = ([one[key] for one in found[side]] for side in SIDES)
+        ratios = [a / b for a, b in zip(theirs, of_us, strict=True)]
+        print(f"{key:<10}" + "".join(f"{_median_and_spread(values):>24}" for values in (theirs, of_us, ratios)))
+    print(f"median (least to greatest); the masks agree in {float((masks[0] == masks[1]).mean()):.4f} of the voxels")
     return 0
 
 
-def _in_a_fresh_process(side: str, options: argparse.Namespace, flips: Sequence[int], mask: Path) -> dict[str, float]:
+def _in_a_fresh_process(side: str, options: argparse.Namespace, mask: Path) -> dict[str, float]:
     command = [sys.executable, __file__, "--side", side, "--mask", str(mask)]
-    for name, values in (("--shape", options.shape), ("--patch", options.patch), ("--flips", flips)):
+    for name, values in (("--shape", options.shape), ("--patch", options.patch), ("--flips", options.flips)):
         command += [name, *map(str, values)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from mlflow import MlflowClient
 
 from pipeline.cli import main
@@ -63,6 +65,23 @@ def test_augmentation_of_the_batch_follows_from_the_seed(data: Path, tmp_path: P
     first = train(data, tmp_path / "a", "augmentation=nnunet")
     assert same(first, train(data, tmp_path / "b", "augmentation=nnunet"))
     assert not same(first, train(data, tmp_path / "c", "augmentation=none"))
+
+
+def test_auto_does_not_mirror_from_left_to_right(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data / "data", tmp_path / "data")
+    index = tmp_path / "data" / "dataset.json"
+    named = index.read_text().replace("Anterior", "hippocampus_L").replace("Posterior", "hippocampus_R")
+    index.write_text(named)
+    given = [f"data.root={tmp_path / 'data'}", "augmentation=nnunet", "inference.mirror_axes=auto"]
+    train(data, tmp_path / "run", *given, "schedule.epochs=1", "sampling.batches_per_epoch=1")
+    said = "mirroring: not along axis 0, left to right: hippocampus_L and hippocampus_R are a pair"
+    assert said in capsys.readouterr().out
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["inference"]["mirror_axes"] == [1, 2]
+    sides = {"axes": [0], "paired": True, "swaps": [[1, 2]]}
+    assert config["transforms"]["batch_augmentation"][-1]["sides"] == config["derived"]["sides"] == sides
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations, product
 
 import torch
@@ -96,7 +97,7 @@ class SlidingWindow:
             window_starts(size, window, self.overlap) for size, window in zip(whole, self.patch_size, strict=True)
         ]
         weights = self.weights
-        sums: Sums | None = None
+        sums, layout = None, self.layout(shape, classes=0, networks=len(networks))
         rows = starts[axis]
         for start, following in zip(rows, [*rows[1:], whole[axis]], strict=True):
             corners = list(product(*(places if at != axis else [start] for at, places in enumerate(starts))))
@@ -106,7 +107,7 @@ class SlidingWindow:
                 for number, network in enumerate(networks):
                     logits = self._flipped(network, windows)
                     if sums is None:
-                        layout = self.layout(shape, logits.shape[1], len(networks))
+                        layout = replace(layout, classes=logits.shape[1])
                         dtype = choose_type(layout, self.accumulate, self.memory_gb)
                         sums = Sums(layout, dtype, where_it_fits(layout.nbytes(dtype), device))
                         weights = self.weights = weights.to(sums.device)
@@ -116,16 +117,12 @@ class SlidingWindow:
                 for corner in together:
                     sums.count(corner, weights)
             assert sums is not None
-            finished = _mean(sums.finish(following - start), activation)
+            begin, end = max(start, before[axis]), min(following, before[axis] + shape[axis])
+            for low in range(begin, end, layout.rows_at_once):
+                where = [slice(offset, offset + size) for offset, size in zip(before, shape, strict=True)]
+                where[axis] = slice(low, min(low + layout.rows_at_once, end))
+                yield low - before[axis], _mean(sums, len(networks), where, activation)
             sums.move(following - start)
-            low, high = max(start - before[axis], 0), min(following - before[axis], shape[axis])
-            if high > low:
-                for at, (size, offset) in enumerate(zip(shape, before, strict=True)):
-                    if at == axis:
-                        finished = finished.narrow(at + 1, low + offset - start, high - low)
-                    else:
-                        finished = finished.narrow(at + 1, offset, size)
-                yield low, finished
 
     def _flipped(self, network: Network, windows: Tensor) -> Tensor:
         """Sum over the flips of the logits (n, K, *patch) float32 of ``windows`` (n, C, *patch)."""
@@ -202,12 +199,13 @@ def _cut(image: Tensor, corners: Sequence[Sequence[int]], patch_size: Sequence[i
     return windows[0][None] if len(windows) == 1 else torch.stack(windows)
 
 
-def _mean(logits: Sequence[Tensor], activation: Activation | None) -> Tensor:
+def _mean(sums: Sums, networks: int, where: Sequence[slice], activation: Activation | None) -> Tensor:
     """Mean over the networks of what ``activation`` makes of their logits (K, ...)."""
     total: Tensor | None = None
-    for values in logits:
+    for network in range(networks):
+        values = sums.mean(network, where)
         if activation is not None:
             values = activation(values[None])[0]
         total = values if total is None else total.add_(values)
     assert total is not None
-    return total if len(logits) == 1 else total.div_(len(logits))
+    return total if networks == 1 else total.div_(networks)

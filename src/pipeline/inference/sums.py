@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 
 FREE_SHARE = 0.5  # of a GPU's free memory; the rest is for the network's activations
+PARTS = 16  # rows of a window are given on in so many parts
 TYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -30,10 +31,16 @@ class Layout:
         """The rows that windows at one place along the axis reach: all that is held at a time."""
         return (*self.shape[: self.axis], self.patch[self.axis], *self.shape[self.axis + 1 :])
 
+    @property
+    def rows_at_once(self) -> int:
+        """Finished rows that are given on at a time."""
+        return -(-self.patch[self.axis] // PARTS)
+
     def nbytes(self, dtype: torch.dtype) -> int:
-        """Bytes of the sums, of the weights, and of finished rows with their probabilities."""
+        """Bytes of the sums, of the weights, and of finished rows with what is made of them."""
         voxels = math.prod(self.open_shape)
-        return voxels * (self.networks * self.classes * dtype.itemsize + 4 + 2 * self.classes * 4)
+        finished = voxels // self.patch[self.axis] * self.rows_at_once
+        return voxels * (self.networks * self.classes * dtype.itemsize + 4) + 4 * finished * self.classes * 4
 
 
 def choose_type(layout: Layout, accumulate: str, memory_gb: float | None) -> torch.dtype:
@@ -97,10 +104,12 @@ class Sums:
         """Add the weights of a window, once for all networks."""
         self.weights[self._where(corner, weights.shape)] += weights
 
-    def finish(self, rows: int) -> list[Tensor]:
-        """Weighted means (K, ...) float32, one per network, of the first ``rows``."""
-        weights = self.weights.narrow(self.axis, 0, rows)
-        return [torch.div(total.narrow(self.axis + 1, 0, rows), weights).float() for total in self.logits]
+    def mean(self, network: int, where: Sequence[slice]) -> Tensor:
+        """Weighted mean (K, ...) float32 of the logits of a network; ``where``: of the image, within the open rows."""
+        inside = list(where)
+        rows = inside[self.axis]
+        inside[self.axis] = slice(rows.start - self.start, rows.stop - self.start)
+        return torch.div(self.logits[network][(slice(None), *inside)], self.weights[tuple(inside)]).float()
 
     def move(self, rows: int) -> None:
         """Close the first ``rows`` and open as many behind the last."""
