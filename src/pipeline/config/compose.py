@@ -41,7 +41,7 @@ class Composition:
     each with the keys of its package. ``doubtful`` are groups whose option does not exist, so that nothing can be said
     about their keys; ``incomplete`` says that keys may be absent because a faulty file was left out. ``chosen`` are the
     groups of which the command line names an option, ``pruned`` the plans of which only a part was merged: their
-    package and what is left (see ``plans.left_of_plans``).
+    package and what is left (see ``plans.left_beside_choices``).
     """
 
     command: str

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.nearest import did_you_mean, nearest
-from pipeline.config.plans import GROUP, left_of_plans
+from pipeline.config.plans import GROUP, left_beside_choices
 from pipeline.config.yaml_files import YamlFile, read_yaml, shown
 from pipeline.errors import UserError
 
@@ -102,7 +102,7 @@ class Walk:
                 hint = did_you_mean(key, self.declared, "override /")
                 self.mistakes.append(UserError(f"{where}: override /{key}: {primary}.yaml has no such default", hint))
                 self._drop(config, index)
-        for config, content in left_of_plans(self._visited, self.choices).items():
+        for config, content in left_beside_choices(self._visited, self.choices).items():
             if config not in self.repaired:
                 self.repaired[config] = ("_global_", content)
                 self.pruned.add(config)

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.config.nearest import did_you_mean
 from pipeline.errors import UserError
 
-# Mappings whose keys are the user's own: one on the command line takes the place of that of a file, it is not added to it.
+# Mappings whose keys are the user's own: one on the command line takes the place of that of a file.
 NAMED_BY_USER = (
     "labels",
     "regions",

@@ -1,4 +1,4 @@
-"""Plans as options of the group ``plan``: what gives way to a choice of the user, and composing with a new one."""
+"""What of experiments and plans gives way to a choice of the user, and composing with a plan made for this run."""
 
 from __future__ import annotations
 
@@ -19,30 +19,37 @@ if TYPE_CHECKING:
 GROUP = "plan"
 PLANNING = "planning"  # the section that is there where a plan is to be made
 OWN = ("loss", "network", "optimizer", "transforms")  # groups whose options have keys of their own
+OF_EXPERIMENTS = ("data", "loss", "network", "optimizer")  # the same; the grid an experiment chose is for its images
 MADE = "made_for_this_run"
 PLAN_FILE = "plan.yaml"  # in the folder of a run
 
 
-def left_of_plans(
+def left_beside_choices(
     files: Mapping[str, YamlFile], choices: Mapping[str, Sequence[str] | None]
 ) -> dict[str, dict[str, Any]]:
-    """What holds of each plan of which a part gives way, because another option of a group was chosen.
+    """What holds of each experiment and plan of which a part gives way, because another option of a group was chosen.
 
-    ``files``: all that a configuration is made of, by name. ``choices``: of the command line, by group; those of an
-    experiment count too. Values meant for one network, optimizer or list of transforms make no sense for another.
+    ``files``: all that a configuration is made of, by name. ``choices``: of the command line, by group; to a plan those
+    of an experiment count too. Values meant for one network, optimizer, data set or list of transforms make no sense
+    for another.
     """
-    chosen: dict[str, list[str]] = {}
+    typed = {group: list(options or ()) for group, options in choices.items()}
+    experiments: dict[str, list[str]] = {}
     for config, file in files.items():
         if config.startswith("experiment/"):
-            chosen |= {group: [str(option)] for group, option in _overrides(file)}
-    chosen |= {group: list(options or ()) for group, options in choices.items()}
+            experiments |= {group: [str(option)] for group, option in _overrides(file)}
     left = {}
     for config, file in files.items():
         if config.startswith(f"{GROUP}/"):
-            own = {group: [str(option)] for group, option in _overrides(file)}
-            away = {group for group in OWN if group in chosen and chosen[group] != own.get(group)}
-            if away & file.content.keys():
-                left[config] = {key: value for key, value in file.content.items() if key not in away}
+            groups, chosen = OWN, experiments | typed
+        elif config.startswith("experiment/"):
+            groups, chosen = OF_EXPERIMENTS, typed
+        else:
+            continue
+        own = {group: [str(option)] for group, option in _overrides(file)}
+        away = {group for group in groups if group in chosen and chosen[group] != own.get(group)}
+        if away & file.content.keys():
+            left[config] = {key: value for key, value in file.content.items() if key not in away}
     return left
 
 

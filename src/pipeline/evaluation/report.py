@@ -36,9 +36,9 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
     """Print the metrics of a summary: mean with its 95 % interval, each class, each fold.
 
     summary: what summary.json holds; ``metrics`` is needed, ``folds`` (each with its number ``fold``), ``counts``,
-    ``confusion_matrix``, ``unit`` (mm or px), ``n_cases``, ``n_patients`` and ``experiment`` are shown where they are. A table too wide for
-    the console is parted into one for the means, one for the classes and one for the folds. Without a terminal it is
-    plain text.
+    ``confusion_matrix``, ``unit`` (mm or px), ``n_cases``, ``n_patients`` and ``experiment`` are shown where they are.
+    A table too wide for the console is parted into one for the means, one for the classes and one for the folds.
+    Without a terminal it is plain text.
     """
     console = console or Console()
     console.print(_render(summary, console))

@@ -162,7 +162,8 @@ def require_dimensions(settings: TrainConfig, dataset: Dataset) -> None:
         if other is not None and len(other) != dataset.spatial_dims:
             fitting = {2: "transforms=xray_2d", 3: "transforms=ct_3d, mri_3d or crop_3d"}[dataset.spatial_dims]
             raise UserError(
-                f"transforms.{key}={other} is for {len(other)}D images; {dataset.name} has {dataset.spatial_dims}D images",
+                f"transforms.{key}={other} is for {len(other)}D images; those of {dataset.name} are "
+                f"{dataset.spatial_dims}D",
                 f"set {fitting}",
             )
 
