@@ -91,6 +91,11 @@ def test_values_of_a_picture_must_be_declared(tmp_path: Path, capsys: pytest.Cap
         (["folds.count=11"], "folds.count=11 needs at least 11 patients; data has 10"),
         (["folds.run=[5]"], "there is no fold 5"),
         (["sampling.patch_size=[16,16]"], "sampling.patch_size=[16, 16] has 2 axes"),
+        (["transforms.spacing=[1,1]"], "transforms.spacing=[1.0, 1.0] is for 2D images; those of hippocampus are 3D"),
+        (
+            ["network=segresnet", "network.multiple=1", "sampling.patch_size=[12,12,12]", "sampling.batch_size=2"],
+            "refused a batch of 2 images of 12x12x12 voxels",
+        ),
         (["loss.class_weights=[1,2]"], "loss.class_weights has 2 numbers; there are 3 classes"),
     ],
 )

@@ -115,3 +115,12 @@ def test_confusion_matrix():
     ours = confusion_matrix(truth, predicted, 4)
     np.testing.assert_array_equal(ours, sk.confusion_matrix(truth, predicted, labels=range(4)))
     assert ours[2].tolist() == [1, 0, 2, 0]
+
+
+def test_sure_predictions_rank_both_classes_alike() -> None:
+    # As float32 softmax gives them: the first probability is rounded to 1 for all cases, the second is not.
+    second = np.array([1e-16, 2e-14, 3e-13, 4e-12])
+    probabilities = np.stack((np.ones(4), second), axis=1)
+    scores = classification_metrics(np.array([0, 0, 1, 1]), probabilities, class_names=["normal", "sick"])
+    assert scores["auroc"]["per_class"] == {"normal": 1.0, "sick": 1.0}
+    assert scores["average_precision"]["per_class"] == {"normal": 1.0, "sick": 1.0}
