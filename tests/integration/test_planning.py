@@ -200,7 +200,7 @@ def test_auto_on_other_kinds(
     assert summary["folds"][0]["steps"] == 2
 
 
-def test_a_typo_for_what_is_planned_is_told_with_the_plan(
+def test_a_typo_for_what_is_planned_is_told_before_data_are_read(
     data: Callable[[str], list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -208,9 +208,16 @@ def test_a_typo_for_what_is_planned_is_told_with_the_plan(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["experiment=auto", *data("isotropic"), "plan.budget=5m", "network.widht=3"]) == 2
-    said = capsys.readouterr().err
+    out, said = capsys.readouterr()
     assert "network.widht (command line): UNet has no parameter 'widht'" in said
     assert "did you mean width?" in said
+    assert "checked" not in out
+    classification = ["experiment=auto", "task=classification", "network.widht=3", "plan.budget=5m"]
+    assert main(classification) == 2
+    assert "CNN has no parameter 'widht'" in capsys.readouterr().err
+    late = ["experiment=auto", *data("isotropic"), "plan.budget=5m", "transforms.preprocessing.0.axcodess=LPS"]
+    assert main(late) == 2
+    assert "Orientationd has no parameter 'axcodess'" in capsys.readouterr().err
 
 
 REAL = {

@@ -85,7 +85,10 @@ def test_feature_values_as_nnunet_counts_them() -> None:
 @pytest.mark.parametrize("plan", json.loads((Path(__file__).parent / "nnunet_plans.json").read_text()),
                          ids=lambda plan: "x".join(map(str, plan["shape"])))  # fmt: skip
 def test_plans_of_nnunet(plan: dict[str, Any]) -> None:
-    """Patch, batch, strides and kernels that nnU-Net v2.8's planner gives for the same spacing, image and memory."""
+    """Patch, batch, strides and kernels that nnU-Net v2.8's planner gives for the same spacing, image and memory.
+
+    Its count of feature values, which builds a network at every step, was replaced by the formula tested above.
+    """
     patch = plan_patch(plan["spacing"], plan["shape"], 2, RULES, plan["memory_gb"])
     assert list(patch.size) == plan["patch"]
     assert plan_batch(patch, plan["shape"], plan["cases"], RULES)[0] == plan["batch"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.commands.check import WORKERS, check_settings, make_console, report_faults, tell
 from pipeline.conf_dir import conf_dir
 from pipeline.config.compose import Composed
-from pipeline.config.plans import GROUP
+from pipeline.config.plans import GROUP, compose_with_plan
 from pipeline.config.schema import PlanConfig, TrainConfig
 from pipeline.errors import UserError
 from pipeline.paths import cache_folder
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.data.case import Dataset
     from pipeline.data.integrity import CheckResult
-    from pipeline.planning import Plan
+    from pipeline.planning import Budget, Plan
 
 ABOUT_DATA = ("data", "experiment", "task")  # keys that say what the data are
 AUTO = "auto"  # the experiment that plans by itself
@@ -65,14 +65,10 @@ def run(composed: Composed) -> int:
 def plan_of(dataset: Dataset, checked: CheckResult, settings: TrainConfig, cache: Path, console: Console) -> Plan:
     """Measure a checked data set (or remember it) and plan. Raises UserError."""
     from pipeline.data.fingerprint import FingerprintSettings, fingerprint_dataset
-    from pipeline.planning import Budget, make_plan
+    from pipeline.planning import make_plan
     from pipeline.progress_bar import progress_bar
-    from pipeline.training.device import accelerator_kind
-    from pipeline.training.duration import seconds_of
 
-    granted, rules = settings.plan, settings.planning
-    assert granted is not None
-    assert rules is not None
+    assert settings.planning is not None
     with progress_bar(console, "fingerprint") as report:
         fingerprint = fingerprint_dataset(
             dataset,
@@ -83,13 +79,35 @@ def plan_of(dataset: Dataset, checked: CheckResult, settings: TrainConfig, cache
             cache=cache,
             report=report,
         )
-    budget = Budget(
+    return make_plan(fingerprint, settings.planning, budget_of(settings))
+
+
+def budget_of(settings: TrainConfig) -> Budget:
+    """What the user grants."""
+    from pipeline.planning import Budget
+    from pipeline.training.device import accelerator_kind
+    from pipeline.training.duration import seconds_of
+
+    granted = settings.plan
+    assert granted is not None
+    return Budget(
         text=granted.budget,
         seconds=None if granted.budget == "none" else seconds_of(granted.budget),
         memory_gb=granted.memory_gb,
         accelerator="gpu" if accelerator_kind(granted.accelerator) == "cuda" else "cpu",
     )
-    return make_plan(fingerprint, rules, budget)
+
+
+def judge_overrides(composed: Composed, settings: TrainConfig) -> None:
+    """Raise what is wrong with overrides of a network, loss or optimizer that the budget chooses, before data are read.
+
+    What becomes of the transforms depends on the data: overrides of those are judged with the plan.
+    """
+    from pipeline.planning import choices_text
+
+    assert settings.planning is not None
+    text = choices_text(settings.task, settings.planning, budget_of(settings))
+    compose_with_plan(composed, text, TrainConfig, deferred={"transforms"} - composed.chosen)
 
 
 def plan_file(output: str) -> Path:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from pipeline.commands.check import WORKERS, check_settings, make_console, report_faults, tell
-from pipeline.commands.plan import OWN_NAME, command_of, plan_of, write_plan
+from pipeline.commands.plan import OWN_NAME, command_of, judge_overrides, plan_of, write_plan
 from pipeline.config.compose import Composed
 from pipeline.config.plans import PLAN_FILE, compose_with_plan, refuse_two_plans
 from pipeline.config.schema import TrainConfig
@@ -24,6 +24,8 @@ def run(composed: Composed) -> int:
     settings = composed.model
     assert isinstance(settings, TrainConfig)
     refuse_two_plans(composed)
+    if settings.planning is not None:
+        judge_overrides(composed, settings)
     console = make_console(quiet=rank() > 0)
     output, cache = run_folder(settings, composed.job_folder), cache_folder(settings.cache)
     dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=WORKERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,9 +71,12 @@ def refuse_two_plans(composed: Composed) -> None:
         )
 
 
-def compose_with_plan(composed: Composed, text: str, model: type[BaseModel]) -> Composed:
+def compose_with_plan(
+    composed: Composed, text: str, model: type[BaseModel], *, deferred: Collection[str] = ()
+) -> Composed:
     """The same command line again, with the plan of this text underneath experiment and overrides.
 
+    ``deferred``: sections whose targets are not judged, because the plan does not have them yet.
     Raises ConfigurationMistakes where the overrides do not fit the plan.
     """
     from pipeline.config.compose import compose
@@ -90,5 +93,5 @@ def compose_with_plan(composed: Composed, text: str, model: type[BaseModel]) -> 
             config_dirs=[*others, Path(folder)],
             conf=main,
         )
-        found = validate(composition, model, job_folder=composed.job_folder)
+        found = validate(composition, model, job_folder=composed.job_folder, deferred=deferred)
     return replace(found, overrides=composed.overrides, chosen=composed.chosen, folders=composed.folders)

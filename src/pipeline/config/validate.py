@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,16 @@ _MISSING = "???"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
-def validate(composition: Composition, model: type[BaseModel], *, job_folder: Path | None = None) -> Composed:
+def validate(
+    composition: Composition,
+    model: type[BaseModel],
+    *,
+    job_folder: Path | None = None,
+    deferred: Collection[str] | None = None,
+) -> Composed:
     """The configuration as a ``model`` instance and a plain tree.
 
+    ``deferred``: sections whose targets are not judged yet; None: those that a plan is still to choose, if one is made.
     Raises ConfigurationMistakes with everything that is wrong: what composing found, unknown keys, wrong types, missing
     values, references to nothing, and targets that do not exist, are not allowed or do not take their parameters.
     """
@@ -39,10 +46,11 @@ def validate(composition: Composition, model: type[BaseModel], *, job_folder: Pa
     check.missing_values()
     resolved = check.references()
     instance = check.schema(resolved)
-    planning = resolved.get(PLANNING) and GROUP not in composition.chosen
-    planned = set(OWN) - composition.chosen if planning else set()
+    if deferred is None:
+        planning = resolved.get(PLANNING) and GROUP not in composition.chosen
+        deferred = set(OWN) - composition.chosen if planning else ()
     for keys, fault, remedies in check_targets(resolved, trusted):
-        if keys[0] not in planned:  # a plan still chooses what these parameters belong to
+        if keys[0] not in deferred:
             check.add(keys, fault, *remedies)
     mistakes = [*composition.mistakes, *check.mistakes]
     if mistakes or instance is None:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from pipeline.planning.budget import Budget
-from pipeline.planning.make import Plan, make_plan
+from pipeline.planning.make import Plan, choices_text, make_plan
 
-__all__ = ["Budget", "Plan", "make_plan"]
+__all__ = ["Budget", "Plan", "choices_text", "make_plan"]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import __version__
-from pipeline.config.schema_planning import Planning
+from pipeline.config.schema_planning import Planning, Regime
 from pipeline.data.fingerprint import Fingerprint
 from pipeline.errors import UserError
 from pipeline.planning.budget import Budget
 from pipeline.planning.classification import classification_plan
-from pipeline.planning.document import Node, plain, text_of
+from pipeline.planning.document import Chosen, Node, plain, text_of
 from pipeline.planning.measured import times
 from pipeline.planning.segmentation import segmentation_plan
 
@@ -67,6 +67,21 @@ class Plan:
             length,
         ]
         return ", ".join(part for part in parts if part)
+
+
+def choices_text(task: str, rules: Planning, budget: Budget) -> str:
+    """A plan that holds what is known before any data are read: which network, loss, optimizer and schedule.
+
+    Raises UserError where no regime fits the budget.
+    """
+    regime: Regime
+    if task == "classification":
+        regime, network, loss = budget.regime(rules.classification_regimes), "cnn", "cross_entropy"
+    else:
+        regime, network, loss = budget.regime(rules.segmentation_regimes), "unet", "dice_ce"
+    known = {"network": network, "loss": loss, "optimizer": regime.optimizer, "schedule": regime.schedule}
+    choices = [{f"override /{group}": Chosen(option, regime.words)} for group, option in known.items()]
+    return text_of(["@package _global_", "What a plan chooses whatever the data"], {"defaults": choices})
 
 
 def make_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget) -> Plan:
