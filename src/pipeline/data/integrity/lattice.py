@@ -48,8 +48,8 @@ def digest_of(shape: tuple[int, ...], sample: np.ndarray) -> str:
 
 
 def drawing_of(sample: np.ndarray) -> str:
-    """A hash of the sample of a mask, whatever the type of numbers it was stored in; the order counts."""
-    return hashlib.sha256(np.ascontiguousarray(sample, "<i4").data).hexdigest()[:24]
+    """A hash of the sample of a mask (its values modulo 256), whatever type it was stored in; the order counts."""
+    return hashlib.sha256(sample.astype(np.uint8, casting="unsafe").data).hexdigest()[:24]
 
 
 def extent_of(sample: np.ndarray) -> tuple[float, ...]:
@@ -111,19 +111,26 @@ def classes_of(grey: np.ndarray, mask: np.ndarray, values: Iterable[int]) -> dic
     ``grey`` and ``mask`` as in ``fit_of``; values that the sample lacks are left out.
     """
     deviation = float(grey.std())
+    known = list(values)
+    if not deviation or not known:
+        return {}
+    flat = mask[0].ravel()
+    inside = np.stack([flat == value for value in known]).astype(np.float32)
+    sums = inside @ _coordinates(grey.shape)
+    brightness = inside @ grey.ravel() / deviation
     found: dict[int, tuple[float, ...]] = {}
-    for value in values if deviation else ():
-        inside = mask[0] == value
-        count = int(np.count_nonzero(inside))
-        if not count:
-            continue
-        brightness = float(np.dot(grey.ravel(), inside.ravel())) / count / deviation
-        centre = []
-        for axis in reversed(range(inside.ndim)):
-            sums = inside.sum(axis=tuple(other for other in range(inside.ndim) if other != axis))
-            centre.append(float(np.dot(sums, np.arange(len(sums)) + 0.5)) / count / len(sums) - 0.5)
-        found[value] = (count / inside.size, brightness, *centre)
+    for value, (count, *centre), bright in zip(known, sums.tolist(), brightness.tolist(), strict=True):
+        if count:
+            found[value] = (count / flat.size, bright / count, *(place / count for place in centre))
     return found
+
+
+@lru_cache(maxsize=64)
+def _coordinates(shape: tuple[int, ...]) -> np.ndarray:
+    """For every point of a lattice 1 and its place along each axis, fastest first, -0.5 to 0.5 from the middle."""
+    places = [(np.arange(size) + 0.5) / size - 0.5 for size in shape]
+    grids = np.meshgrid(*places, indexing="ij")[::-1]
+    return np.stack([np.ones(grids[0].size), *(grid.ravel() for grid in grids)], axis=1).astype(np.float32)
 
 
 def _turned(mask: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

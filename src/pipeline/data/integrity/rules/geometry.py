@@ -96,8 +96,10 @@ def little_overlap(view: View) -> Iterator[Fault]:
     reference = view.dataset.modalities[0]
     first = {case.case_id: reading for case, _, reading in view.by_modality[reference]}
     for name, found in view.by_modality.items():
+        if name == reference:
+            continue
         pairs = [(*item, overlap(first[item[0].case_id], item[2])) for item in found if item[0].case_id in first]
-        if name == reference or len(pairs) < FEWEST:
+        if len(pairs) < FEWEST:
             continue
         usual = float(np.median([part for *_, part in pairs]))
         for case, source, _, part in pairs:
