@@ -77,7 +77,9 @@ def volumes(folder: Path, count: int) -> list[Prepared]:
 def nnunet_augmentation() -> BatchAugmentation:
     """conf/augmentation/nnunet.yaml for cubic voxels."""
     tree = validate(compose("train", ["augmentation=nnunet"]), TrainConfig).tree
-    return batch_augmentation(fill_derived(tree, {"spatial_dims": 3, "spacing": [1.0] * 3})["transforms"], ())
+    sides = {"axes": [0], "paired": False, "swaps": []}
+    derived = {"spatial_dims": 3, "spacing": [1.0] * 3, "sides": sides}
+    return batch_augmentation(fill_derived(tree, derived)["transforms"], ())
 
 
 def ours(prepared: Sequence[Prepared], patch: tuple[int, ...], samples: int, batch: int) -> Produce:

@@ -110,7 +110,8 @@ def test_a_plan_composes_and_builds(
     tree = fill_derived(
         found.tree,
         {"spatial_dims": dims, "in_channels": channels, "out_channels": outputs, "patch_size": patch,
-         "spacing": settings.transforms.spacing or [1.0] * dims, "class_weights": None},
+         "spacing": settings.transforms.spacing or [1.0] * dims, "class_weights": None,
+         "sides": {"axes": [0], "paired": False, "swaps": []}},
     )  # fmt: skip
     for key in ("optimizer", "loss.function", "schedule.shape"):
         section, _, inner = key.partition(".")

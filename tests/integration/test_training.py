@@ -124,11 +124,13 @@ def test_best_and_last_weights_are_both_validated(data: Path, tmp_path: Path, st
 
 
 def test_the_best_weights_can_be_evaluated(data: Path, tmp_path: Path) -> None:
-    """Weights that only get worse: those of the first validation are the best."""
-    overrides = ["evaluation.checkpoint=best", "optimizer.lr=3.0", "schedule=constant", "trainer.ema_decay=null"]
+    """A loss turned round makes weights that only get worse: those of the first validation are the best."""
+    overrides = ["evaluation.checkpoint=best", "optimizer.lr=0.01", "schedule=constant", "trainer.ema_decay=null"]
+    overrides += ["loss.function.dice_factor=-1.0", "loss.function.ce_factor=-1.0"]
     train(data, tmp_path, *overrides, "schedule.epochs=3")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["checkpoint"] == "best"
+    assert summary["folds"][0]["best_epoch"] == 0
     case = json.loads((tmp_path / "folds.json").read_text())["folds"][0]["validation"]["cases"][0]
     image = data / "data" / "imagesTr" / f"{case}.nii.gz"
     masks = {"recorded": np.asarray(nib.load(tmp_path / "fold_0" / "predictions" / image.name).dataobj)}
