@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline.config.schema_data import Data
 from pipeline.config.schema_dicom import ImportConfig
 from pipeline.config.schema_engine import Engine
+from pipeline.config.schema_measured import Check, Drift, Fingerprint
 from pipeline.config.schema_planning import PlanBudget, Planning
 from pipeline.config.schema_types import (
     Beta,
@@ -22,7 +23,6 @@ from pipeline.config.schema_types import (
     Duration,
     Fraction,
     Node,
-    Percent,
     Section,
     Sizes,
 )
@@ -156,30 +156,6 @@ class Tracking(Section):
     flush_timeout: Duration
 
 
-class Fingerprint(Section):
-    """How the data set is measured for fingerprint.json."""
-
-    sample_voxels: Count
-    pool_voxels: Count
-    connectivity: Literal["faces", "edges", "corners"]
-    percentiles: Annotated[list[Percent], Field(min_length=2)]
-    seed: Annotated[int, Field(ge=0)]
-
-
-class Drift(Section):
-    """Limits beyond which new images are unlike the training data."""
-
-    enabled: bool
-    spacing_factor: Annotated[float, Field(gt=1)]
-    size_factor: Annotated[float, Field(gt=1)]
-    margin: Annotated[float, Field(ge=0)]
-    central: tuple[Percent, Percent]
-    least_width: Fraction
-    median_margin: Annotated[float, Field(ge=0)]
-    median_files: Count
-    few_cases: Annotated[int, Field(ge=0)]
-
-
 class Derived(Section):
     """Filled from the data before anything is built; configs refer to it as ``${derived.in_channels}``."""
 
@@ -190,21 +166,6 @@ class Derived(Section):
     spacing: list[float] | None
     sides: dict[str, Any] | None
     class_weights: list[float] | None
-
-
-class Check(Section):
-    """Limits of the integrity check: see ``pipeline.data.integrity.CheckSettings``."""
-
-    affine_tolerance_mm: Annotated[float, Field(ge=0)]
-    fewest_foreground_voxels: Annotated[int, Field(ge=0)]
-    intensity_factor: Annotated[float, Field(gt=1)]
-    air_shift_hu: Annotated[float, Field(gt=0)]
-    saturated_fraction: Fraction
-    spacing_factor: Annotated[float, Field(gt=1)]
-    inverted_correlation: Annotated[float, Field(ge=-1, lt=0)]
-    near_duplicate_bits: Annotated[int, Field(ge=0, le=15)] | None
-    misfit: Fraction
-    contact_sheet_cases: Annotated[int, Field(ge=0)]
 
 
 class TrainConfig(Section):
