@@ -1,21 +1,25 @@
-"""Time and memory of predicting one volume: our sliding window against MONAI's, the same network on both sides.
+"""Time and memory of predicting one volume: our sliding window against MONAI's and nnU-Net's, the same network.
 
     python scripts/bench/prediction.py [--rounds 5] [--shape 320 320 160] [--patch 128 128 64] [--flips 0 1]
+                                       [--network unet] [--rival PYTHON]
 
 From a preprocessed image in memory (one channel, float32) to class indices on the same grid: three classes, overlap
 0.5, Gaussian weights, one window per forward pass, bf16 autocast where the device computes in it. MONAI's side is
 sliding_window_inference and argmax and, with flips, the mean of logits over the flipped images, as its tutorials do;
-ours flips each window. The network is `conf/network/unet.yaml` with random weights. Every figure comes from a fresh
-process, the sides alternate; before its time is taken a process predicts one window. Memory: the greatest resident size
-while predicting, above that before. CPU seconds are those of all threads: a busy machine distorts them less. Prints
-median (least to greatest), the ratio of each round, and the share of voxels in which both agree: windows of flipped
-images lie elsewhere, and bf16 rounds.
+ours flips each window. The network is `conf/network/NAME.yaml` with random weights. `--rival` names a Python whose
+environment holds nnunetv2, and stands for `--network nnunet`: instead of MONAI's, nnU-Net's predictor then takes turns
+with ours, on its own network of the same topology, as it predicts here: on a CPU in float32. Every figure comes from a
+fresh process, the sides alternate; before its time is taken a process predicts one window. Memory: the greatest
+resident size while predicting, above that before. CPU seconds are those of all threads: a busy machine distorts them
+less. Prints median (least to greatest), the ratio of each round, and for MONAI the share of voxels in which both agree:
+windows of flipped images lie elsewhere, and bf16 rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -37,23 +41,22 @@ from pipeline.inference.predictor import SlidingWindow, all_flips
 from pipeline.training.device import choose_precision
 
 CLASSES, OVERLAP = 3, 0.5
-SIDES = ("monai", "ours")
+SPACING = (1.0, 1.0, 2.0)  # mm
 
 
-def network_of(patch: Sequence[int]) -> torch.nn.Module:
-    """The default U-Net with random weights, the same in every process."""
+def network_of(name: str, patch: Sequence[int]) -> Any:
+    """The network called ``name`` with random weights, the same in every process."""
     derived = {
         "spatial_dims": 3,
         "in_channels": 1,
         "out_channels": CLASSES,
         "patch_size": list(patch),
-        "spacing": [1.0, 1.0, 2.0],
+        "spacing": list(SPACING),
     }
-    tree = compose("train", []).tree
+    tree = compose("train", [f"network={name}"]).tree
     assert tree is not None
     torch.manual_seed(0)
-    network: torch.nn.Module = build(fill_derived(tree, derived)["network"], "network")
-    return network.eval()
+    return build(fill_derived(tree, derived)["network"], "network").eval()
 
 
 def monai(network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int]) -> NDArray[np.uint8]:
@@ -86,11 +89,12 @@ def memory(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1000
 
 
-def measure(side: str, shape: Sequence[int], patch: Sequence[int], flips: Sequence[int], mask: Path) -> None:
+def measure(options: argparse.Namespace) -> None:
     """Predict once and print seconds and MB as JSON."""
+    side, shape, patch, flips = options.side, options.shape, options.patch, options.flips
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = choose_precision("auto", device.type) == "bf16-mixed"
-    network = network_of(patch).to(device)
+    network = network_of(options.network, patch).to(device)
     image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     predict = {"monai": monai, "ours": ours}[side]
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -102,7 +106,7 @@ def measure(side: str, shape: Sequence[int], patch: Sequence[int], flips: Sequen
         begun, worked = time.perf_counter(), time.process_time()
         predicted = predict(network, image, patch, flips)
         seconds, cpu = time.perf_counter() - begun, time.process_time() - worked
-    np.save(mask, predicted)
+    np.save(options.mask, predicted)
     found = {"s": seconds, "CPU s": cpu, "MB": memory("VmHWM") - before}
     if device.type == "cuda":
         found["GPU MB"] = torch.cuda.max_memory_allocated() / 1e6
@@ -116,33 +120,56 @@ def main() -> int:
     parser.add_argument("--shape", type=int, nargs=3, default=(320, 320, 160))
     parser.add_argument("--patch", type=int, nargs=3, default=(128, 128, 64))
     parser.add_argument("--flips", type=int, nargs="*", default=(), help="axes; all combinations are averaged")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--network", default="unet")
+    parser.add_argument("--rival", metavar="PYTHON")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--mask", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        measure(options.side, options.shape, options.patch, options.flips, options.mask)
+        measure(options)
         return 0
+    options.network = "nnunet" if options.rival else options.network
+    rival, name = ("nnunet", "nnU-Net") if options.rival else ("monai", "MONAI")
     print(f"{tuple(options.shape)} voxels, windows {tuple(options.patch)}, flips {list(options.flips)}")
-    print(f"{'':<10}{'MONAI':>24}{'ours':>24}{'MONAI / ours':>24}")
+    print(f"network {options.network}, {torch.get_num_threads()} threads")
+    print(f"{'':<10}{name:>24}{'ours':>24}{name + ' / ours':>24}")
     with tempfile.TemporaryDirectory() as folder:
-        found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+        found: dict[str, list[dict[str, float]]] = {rival: [], "ours": []}
         for _ in range(options.rounds):
-            for side in SIDES:
+            for side in found:
                 found[side].append(_in_a_fresh_process(side, options, Path(folder, f"{side}.npy")))
-        masks = [np.load(Path(folder, f"{side}.npy")) for side in SIDES]
+        masks = [np.load(Path(folder, f"{side}.npy")) for side in found if side != "nnunet"]
     for key in found["ours"][0]:
-        theirs, of_us = ([one[key] for one in found[side]] for side in SIDES)
+        theirs, of_us = ([one[key] for one in found[side]] for side in found)
         ratios = [a / b for a, b in zip(theirs, of_us, strict=True)]
         print(f"{key:<10}" + "".join(f"{_median_and_spread(values):>24}" for values in (theirs, of_us, ratios)))
-    print(f"median (least to greatest); the masks agree in {float((masks[0] == masks[1]).mean()):.4f} of the voxels")
+    agreement = f"; the masks agree in {float((masks[0] == masks[-1]).mean()):.4f} of the voxels"
+    print(f"median (least to greatest){'' if options.rival else agreement}")
     return 0
 
 
 def _in_a_fresh_process(side: str, options: argparse.Namespace, mask: Path) -> dict[str, float]:
-    command = [sys.executable, __file__, "--side", side, "--mask", str(mask)]
-    for name, values in (("--shape", options.shape), ("--patch", options.patch), ("--flips", options.flips)):
-        command += [name, *map(str, values)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    environment = dict(os.environ)
+    if side == "nnunet":
+        network = network_of(options.network, options.patch)
+        plan = {
+            "shape": options.shape,
+            "patch": options.patch,
+            "flips": options.flips,
+            "overlap": OVERLAP,
+            "classes": CLASSES,
+            "threads": torch.get_num_threads(),
+            "features": [stage.blocks[0][0].out_channels for stage in network.encoder],
+            "kernels": network.kernel_sizes,
+            "strides": network.strides,
+        }
+        command = [options.rival, str(Path(__file__).with_name("nnunet_predict.py")), json.dumps(plan)]
+        environment.pop("PYTHONPATH", None)
+    else:
+        command = [sys.executable, __file__, "--side", side, "--mask", str(mask), "--network", options.network]
+        for name, values in (("--shape", options.shape), ("--patch", options.patch), ("--flips", options.flips)):
+            command += [name, *map(str, values)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return measured
 

@@ -27,6 +27,7 @@ FLOORS = {
     "data": 2,
     "inference": 2,
     "networks": 2,
+    "optimizers": 2,
     "tracking": 2,
     "transforms": 2,
     "__init__": 1,

@@ -159,8 +159,12 @@ def test_unet_follows_the_patch() -> None:
 
 def test_unet_takes_explicit_topologies() -> None:
     changes: dict[str, Any] = {"strides": [1, [2, 2, 1], 2], "kernel_sizes": [[3, 3, 1], 3, 3], "convs": [1, 2, 2]}
+    folded = unet((32, 32, 8), **changes)
+    assert (folded.strides, folded.kernel_sizes) == (((2, 2, 1), (2, 2, 2)), ((3, 3, 3),) * 2)
+    changes["full_resolution"] = True
     network = unet((32, 32, 8), **changes)
     assert network.strides == ((1, 1, 1), (2, 2, 1), (2, 2, 2))
+    assert network.kernel_sizes == ((3, 3, 1), (3, 3, 3), (3, 3, 3))
     assert network(torch.randn(1, 2, 9, 11, 5)).shape == (1, 3, 9, 11, 5)
     assert unet((32, 32, 8), strides=[[2, 2, 1], 2])(torch.randn(1, 2, 9, 11, 5)).shape == (1, 3, 9, 11, 5)
     with pytest.raises(InstantiationException, match="kernel_sizes has 2 entries, strides 3"):

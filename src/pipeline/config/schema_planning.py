@@ -111,6 +111,7 @@ class SegmentationRegime(Regime):
     network: UNetChoice
     mirror: bool
     step_voxels: CountByDims | None
+    beyond_image: bool
     batches: Count
 
 
@@ -135,8 +136,6 @@ class Planning(Section):
     overlap: Share
     fewest_batches: Count
     modality_dropout: Share
-    left_right: list[tuple[str, str]]
-    lateral_augmentation: str
     classification: ClassificationRules
     segmentation_regimes: Annotated[list[SegmentationRegime], Field(min_length=1)]
     classification_regimes: Annotated[list[ClassificationRegime], Field(min_length=1)]

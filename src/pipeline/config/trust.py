@@ -19,6 +19,7 @@ from pipeline.errors import UserError
 
 CLASSES = (
     "pipeline.networks",
+    "pipeline.optimizers",
     "pipeline.tasks",
     "pipeline.training",
     "pipeline.transforms",

@@ -22,9 +22,10 @@ class UNet(nn.Module):
 
     ``strides`` and ``kernel_sizes`` hold one entry a stage (one number, or one number an axis), or are ``auto``: then
     nnU-Net's rule derives at most ``depth`` stages from ``patch_size`` (voxels) and ``spacing`` (mm). With
-    ``full_resolution`` the first of them works on the image's own grid, as in the papers. Without it, or where the
-    first stride is not one, the image is folded: each cell of voxels becomes channels of one voxel, and the logits of
-    a cell are unfolded from one voxel. No convolution then runs on the full grid, where most of the time goes.
+    ``full_resolution`` the first of them works on the image's own grid, as in the papers. Without it a first stage of
+    stride one is left out (beside ``depth``), and the image is folded: each cell of voxels becomes channels of one
+    voxel, and the logits of a cell are unfolded from one voxel. No convolution then runs on the full grid, where most
+    of the time goes. The same happens where the first stride given is not one.
 
     ``width`` is the number of features of the first stage, doubling up to ``max_width`` (one number, or one for each
     number of dimensions). ``residual`` adds a path around each stage, which makes short trainings converge in far fewer
@@ -59,8 +60,9 @@ class UNet(nn.Module):
         conv_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.strides = _strides(spatial_dims, patch_size, spacing, depth, strides, full_resolution)
-        self.kernel_sizes = _kernel_sizes(spatial_dims, spacing, self.strides, kernel_sizes)
+        steps = _strides(spatial_dims, patch_size, spacing, depth if full_resolution else depth + 1, strides)
+        self.strides = steps if full_resolution else without_full_resolution(steps)
+        self.kernel_sizes = _kernel_sizes(spatial_dims, spacing, steps, kernel_sizes)[-len(self.strides) :]
         self.deep_supervision = deep_supervision
         stages, one = len(self.strides), (1,) * spatial_dims
         self.fold = self.strides[0]
@@ -77,8 +79,8 @@ class UNet(nn.Module):
         self.encoder = nn.ModuleList()
         self.upsamplings = nn.ModuleList()
         self.decoder = nn.ModuleList()
-        inputs, steps = in_channels * prod(self.fold), (one, *self.strides[1:])
-        for features, kernel, stride, count in zip(widths, self.kernel_sizes, steps, encoder_counts, strict=True):
+        inputs, strided = in_channels * prod(self.fold), (one, *self.strides[1:])
+        for features, kernel, stride, count in zip(widths, self.kernel_sizes, strided, encoder_counts, strict=True):
             self.encoder.append(self.encoder_stage(style, inputs, features, kernel, stride, count))
             inputs = features
         for i in range(stages - 1):
@@ -130,15 +132,12 @@ def _strides(
     spacing: Sequence[float] | None,
     depth: int,
     strides: str | Sequence[int | Sequence[int]],
-    full_resolution: bool,
 ) -> Steps:
     if not isinstance(strides, str):
         return per_axis(strides, spatial_dims)
     if strides != "auto":
         raise ValueError(f"strides={strides} is neither auto nor a list with one entry a stage")
-    if full_resolution:
-        return plan_strides(patch_size, spacing, depth)
-    return without_full_resolution(plan_strides(patch_size, spacing, depth + 1))
+    return plan_strides(patch_size, spacing, depth)
 
 
 def _kernel_sizes(

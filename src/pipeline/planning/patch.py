@@ -37,11 +37,13 @@ def plan_patch(
     rules: Planning,
     memory_gb: float,
     step_voxels: int | None = None,
+    beyond_image: bool = True,
 ) -> Patch:
     """Choose the patch for images of ``shape`` voxels (the median) at ``spacing``.
 
-    A patch of equal extent in mm along all axes, clipped to the median image, then cut along the axis that is largest
-    relative to the image until the feature maps of the smallest batch fit, and it has at most ``step_voxels``.
+    A patch of equal extent in mm along all axes, clipped to the median image, filled up to what the stages divide by,
+    then cut along the axis that is largest relative to the image until the feature maps of the smallest batch fit, and
+    it has at most ``step_voxels``; without ``beyond_image`` also until no axis is longer than the image's.
     Raises UserError where no patch fits. Source: Isensee et al. 2021, and nnU-Net v2 (``get_plans_for_configuration``).
     """
     dims, network = len(spacing), rules.reference
@@ -53,7 +55,8 @@ def plan_patch(
 
     def fits() -> bool:
         small = step_voxels is None or prod(size) * rules.fewest_batch <= step_voxels
-        return small and feature_values(size, strides, classes, network) * rules.fewest_batch <= capacity
+        inside = beyond_image or all(extent <= most for extent, most in zip(size, shape, strict=True))
+        return small and inside and feature_values(size, strides, classes, network) * rules.fewest_batch <= capacity
 
     while not fits():
         axis = max(range(dims), key=lambda axis: (size[axis] / shape[axis], *_first_of_equals(axis, spacing)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.config.schema_planning import Planning, SegmentationRegime
 from pipeline.data.fingerprint import Fingerprint
-from pipeline.networks.topology import Steps, plan_kernels, plan_strides, without_full_resolution
+from pipeline.networks.topology import Steps, plan_kernels, plan_strides
 from pipeline.planning.budget import Budget
 from pipeline.planning.document import Chosen, Node, Remark
 from pipeline.planning.low_resolution import low_resolution
@@ -15,7 +15,7 @@ from pipeline.planning.measured import reference_grid, times
 from pipeline.planning.patch import ALL_STAGES, Patch, plan_batch, plan_patch
 from pipeline.planning.schedule import optimizer_section, schedule_section, trainer_section
 from pipeline.planning.spacing import Resolution, plan_resolution
-from pipeline.planning.transforms import mirror_axes, sides, transforms_section
+from pipeline.planning.transforms import transforms_section
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,8 @@ def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget)
     found = _sizes(fingerprint, rules, budget, regime)
     dims, resolution, patch = fingerprint.spatial_dims, found.resolution, found.patch
     in_mm = fingerprint.unit == "mm"
-    lateral = sides(fingerprint, rules.left_right) is not None
     return {
-        "defaults": _choices(fingerprint, rules, regime, found),
+        "defaults": _choices(fingerprint, regime, found),
         "task": Chosen("segmentation", "the data set has masks"),
         "transforms": transforms_section(
             fingerprint,
@@ -55,7 +54,9 @@ def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget)
         "trainer": trainer_section(regime, budget),
         "inference": {
             "overlap": Chosen(rules.overlap, "of the window's edge, nnU-Net's: planning.overlap"),
-            "mirror_axes": _mirror(fingerprint, rules, regime, lateral),
+            "mirror_axes": Chosen("auto", "flips at prediction, as in training; left and right are kept where classes are a pair")
+            if regime.mirror
+            else Chosen([], "the augmentation does not mirror, so the network knows no mirrored images"),
         },
     }
 
@@ -66,25 +67,16 @@ def _sizes(fingerprint: Fingerprint, rules: Planning, budget: Budget, regime: Se
     classes = len(group.regions) or len(group.classes) + 1
     voxels = None if regime.step_voxels is None else regime.step_voxels.of(dims)
     spacing, shape = resolution.spacing, resolution.shape
-    patch = plan_patch(spacing, shape, classes, rules, budget.memory_gb, voxels)
+    patch = plan_patch(spacing, shape, classes, rules, budget.memory_gb, voxels, regime.beyond_image)
     batch, batch_why = plan_batch(patch, shape, reference_grid(fingerprint).cases, rules, voxels)
-    free = patch if voxels is None else plan_patch(spacing, shape, classes, rules, budget.memory_gb)
+    free = plan_patch(spacing, shape, classes, rules, budget.memory_gb)
     worth, worth_why = False, "a picture is planned at full resolution only"
     if dims == 3:
         worth, worth_why = low_resolution(spacing, shape, free, classes, rules, budget.memory_gb)
     return _Sizes(resolution, patch, batch, batch_why, free, worth, worth_why)
 
 
-def _choices(
-    fingerprint: Fingerprint, rules: Planning, regime: SegmentationRegime, found: _Sizes
-) -> list[Mapping[str, Node]]:
-    paired = sides(fingerprint, rules.left_right)
-    augmentation = Chosen(regime.augmentation, regime.words)
-    if paired is not None and regime.mirror:
-        augmentation = Chosen(
-            rules.lateral_augmentation,
-            f"{regime.augmentation} mirrors, and {' and '.join(paired)} are told apart by side",
-        )
+def _choices(fingerprint: Fingerprint, regime: SegmentationRegime, found: _Sizes) -> list[Mapping[str, Node]]:
     together = "one Dice over the batch, as nnU-Net does"
     if fingerprint.spatial_dims == 2:
         loss = Chosen("dice_ce_batch", f"{together} in 2D")
@@ -93,7 +85,7 @@ def _choices(
     else:
         loss = Chosen("dice_ce", "one Dice per patch, as nnU-Net does where a patch holds much of the image")
     return [
-        {"override /augmentation": augmentation},
+        {"override /augmentation": Chosen(regime.augmentation, regime.words)},
         {"override /sampling": Chosen("nnunet", "cases with replacement, the last third of a batch on foreground")},
         {"override /network": Chosen("unet", "nnU-Net's topology")},
         {"override /loss": loss},
@@ -109,9 +101,8 @@ def _sampling(
     why = f"voxels; median image {times(resolution.shape)}, first patch {times(patch.first)}"
     if found.free.size != patch.first:
         why += f", cut to the memory: {times(found.free.size)}"
-    if patch.size != found.free.size and regime.step_voxels is not None:
-        most = regime.step_voxels.of(len(patch.size))
-        why += f", cut so that a step of {rules.fewest_batch} has at most {most} voxels: {regime.words}"
+    if patch.size != found.free.size:
+        why += f", cut {_cut_to(regime, rules, patch)}: {regime.words}"
     values = f"{patch.values / 1e6:.0f}e6 feature values of nnU-Net's network, {rules.fewest_batch} patches at most"
     cases = reference_grid(fingerprint).cases
     section: dict[str, Node] = {
@@ -144,17 +135,25 @@ def _sampling(
     return section
 
 
+def _cut_to(regime: SegmentationRegime, rules: Planning, patch: Patch) -> str:
+    limits = [] if regime.beyond_image else ["that no voxel lies beyond the median image"]
+    if regime.step_voxels is not None:
+        limits.append(f"that a step of {rules.fewest_batch} has at most {regime.step_voxels.of(len(patch.size))} voxels")
+    return f"so {' and '.join(limits)}"
+
+
 def _network(
     regime: SegmentationRegime, rules: Planning, resolution: Resolution, patch: Patch, dims: int
 ) -> Mapping[str, Node]:
     choice = regime.network
     strides = _strides(patch, resolution, regime)
     reason = regime.words
-    full = "every stage, the first on the full grid" if choice.full_resolution else "the image is folded by the first"
     halve = "an axis is halved from 8 voxels on, while its spacing is under twice the finest"
+    full = "the first stage works on the full grid" if choice.full_resolution else "no stage works on the full grid"
+    full += "" if choice.full_resolution else ", the image is folded by the second's strides"
     most = rules.reference.max_features.of(dims)
     return {
-        "strides": Chosen([list(step) for step in strides], f"{halve}; {full}"),
+        "strides": Chosen([list(step) for step in strides], halve),
         "kernel_sizes": Chosen(
             [list(kernel) for kernel in plan_kernels(resolution.spacing, strides)],
             f"3 along an axis once its spacing is under twice the finest ({times(resolution.spacing)})",
@@ -163,7 +162,7 @@ def _network(
         "max_width": Chosen(most, f"nnU-Net's in {dims}D: planning.reference.max_features"),
         "convs": Chosen(choice.convs, f"per stage of the encoder: {reason}"),
         "decoder_convs": Chosen(choice.decoder_convs, f"per stage of the decoder: {reason}"),
-        "full_resolution": Chosen(choice.full_resolution, f"whether the first stage works on the full grid: {reason}"),
+        "full_resolution": Chosen(choice.full_resolution, f"{full}: {reason}"),
         "residual": Chosen(choice.residual, f"paths around the stages: {reason}"),
         "deep_supervision": Chosen(choice.deep_supervision, f"loss at coarser stages too: {reason}"),
     }
@@ -171,13 +170,4 @@ def _network(
 
 def _strides(patch: Patch, resolution: Resolution, regime: SegmentationRegime) -> Steps:
     stages = regime.network.stages or ALL_STAGES
-    if regime.network.full_resolution:
-        return plan_strides(patch.size, resolution.spacing, stages)
-    return without_full_resolution(plan_strides(patch.size, resolution.spacing, stages + 1))
-
-
-def _mirror(fingerprint: Fingerprint, rules: Planning, regime: SegmentationRegime, lateral: bool) -> Chosen:
-    if not regime.mirror or lateral:
-        return Chosen([], "the augmentation does not mirror, so the network knows no mirrored images")
-    axes, why = mirror_axes(fingerprint, rules.left_right)
-    return Chosen(axes, f"flips at prediction, as in training: {why}")
+    return plan_strides(patch.size, resolution.spacing, stages if regime.network.full_resolution else stages + 1)

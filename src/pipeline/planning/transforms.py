@@ -74,37 +74,3 @@ def _cut() -> Mapping[str, Node]:
         "spatial_size": Chosen("${transforms.size}", "voxels, above"),
         "allow_missing_keys": Chosen(True, ABSENT),
     }
-
-
-def mirror_axes(fingerprint: Fingerprint, pairs: Sequence[tuple[str, str]]) -> tuple[list[int], str]:
-    """Axes along which images may be mirrored, and why.
-
-    All, except where two classes differ in nothing but their side of the body.
-    """
-    axes = list(range(fingerprint.spatial_dims))
-    paired = sides(fingerprint, pairs)
-    if paired is None:
-        return axes, "no two classes are sides of the body, so all axes"
-    side = next((axis for axis, name in enumerate(fingerprint.axes) if name in ("R", "column")), None)
-    names = " and ".join(paired)
-    if side is None:
-        return [], f"{names} are sides of the body, and no axis is known to be left to right"
-    return [axis for axis in axes if axis != side], f"{names} are sides of the body: not along axis {side}"
-
-
-def sides(fingerprint: Fingerprint, pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
-    """Two classes, regions or targets that differ in a word for left or right alone; None where there are none."""
-    group = fingerprint.overall
-    names = [*group.classes, *group.regions, *group.targets]
-    known = {_words(name): name for name in names}
-    for words, name in known.items():
-        for left, right in pairs:
-            other = tuple(right if word == left else word for word in words)
-            if other != words and other in known:
-                return name, known[other]
-    return None
-
-
-def _words(name: str) -> tuple[str, ...]:
-    """``Lung_left`` -> (lung, left)."""
-    return tuple("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())

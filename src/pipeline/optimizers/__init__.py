@@ -1,0 +1,5 @@
+"""Optimizers that torch lacks, named in YAML like its own."""
+
+from __future__ import annotations
+
+from pipeline.optimizers.muon import Muon as Muon
