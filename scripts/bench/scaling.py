@@ -1,13 +1,14 @@
-"""How time grows: a training step with patch and batch, samples a second with workers and cores, prediction with volume.
+"""How time grows: a step with patch and batch, samples a second with workers and threads, prediction with volume.
 
     python scripts/bench/scaling.py [--output docs/images/scaling.png] [--networks unet nnunet] [--least-seconds 2]
                                     [--parts patch batch cores volume]
 
-The ceiling is what the arithmetic alone would take: the floating-point operations of convolutions (counted by torch, 2 an
-addition and multiplication) at the rate of the best convolution that was found here (64 to 128 features, 3x3x3, bf16 where the
-device computes in it). Steps: forward, loss, backward, clipping, AdamW, on random patches. Workers and cores: the pipeline
-as it is run, `train experiment=auto` on generated CTs, nnU-Net's augmentation included, from the clock in metrics.csv;
-ceiling: the rate on one core times the cores. Prediction: sliding window, overlap 0.5, windows 64x64x64, to class
+The ceiling is what the arithmetic alone would take: the floating-point operations of convolutions (counted by torch,
+2 an addition and multiplication) at the rate of the best convolution that was found here (64 to 128 features, 3x3x3,
+bf16 where the device computes in it). Steps: forward, loss, backward, clipping, AdamW, on random patches. Workers and
+threads: the pipeline as it is run, `train experiment=auto` on generated CTs, nnU-Net's augmentation included, from the
+clock in metrics.csv;
+ceiling: the rate of one thread times the threads. Prediction: sliding window, overlap 0.5, windows 64x64x64, to class
 indices; ceiling: the operations of its windows.
 Prints a table of medians and ranges, and draws them.
 """
@@ -246,7 +247,7 @@ def draw(points: Sequence[Point], file: Path, heading: str) -> None:
                 y, low, high, ceiling = ([1 / value for value in values] for values in (y, high, low, ceiling))
             error = [[b - a for a, b in zip(low, y, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
             axis.errorbar(x, y, error, color=colour, marker="o", markersize=4, capsize=2, label=series)
-            ceiling_label = "cores x one core" if rate else "arithmetic alone"
+            ceiling_label = "threads x one thread" if rate else "arithmetic alone"
             axis.plot(x, ceiling, color=colour, linestyle="--", linewidth=1, label=f"{series}, {ceiling_label}")
         if part != "cores":
             axis.set(xscale="log", yscale="log")
@@ -276,8 +277,10 @@ def main() -> None:
     if DEVICE.type == "cpu":
         keep_freed_memory()
     rate = best_rate()
-    device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{cpu_model()}, {torch.get_num_threads()} threads"
-    heading = f"{device}, torch {torch.__version__}, {'bf16' if BF16 else 'float32'}; best convolution {rate / 1e9:.0f} GFLOP/s"
+    here = f"{cpu_model()}, {torch.get_num_threads()} threads"
+    device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else here
+    kind = "bf16" if BF16 else "float32"
+    heading = f"{device}, torch {torch.__version__}, {kind}; best convolution {rate / 1e9:.0f} GFLOP/s"
     print(f"{heading}\n\n| part | | | s, median (range) | ceiling |\n|---|---|---|---|---|")
     points: list[Point] = []
     for part in options.parts:

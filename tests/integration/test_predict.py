@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -66,6 +67,18 @@ def test_masks_of_volumes(trained: dict[str, Path], tmp_path: Path) -> None:
     assert mask.shape == (31, 19, 14)
     assert np.allclose(mask.affine, affine)
     assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2}
+
+
+def test_a_run_that_did_not_end_says_so(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(trained["hippocampus_unet"], tmp_path / "run")
+    image = sorted((trained["hippocampus_unet"].parent / "hippocampus_unet_data" / "imagesTr").iterdir())[0]
+    for number, ended in enumerate((True, False)):
+        if not ended:
+            (run / "summary.json").unlink()
+        assert main(["predict", f"run={run}", f"input={image}", f"output={tmp_path / str(number)}"]) == 0
+        assert ("its training did not end" in capsys.readouterr().out) is not ended
 
 
 def test_mlflow_run_id_gives_the_same_masks(trained: dict[str, Path], tmp_path: Path) -> None:

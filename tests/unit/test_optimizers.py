@@ -36,7 +36,7 @@ def test_a_matrix_without_rank_stays_finite() -> None:
     assert torch.equal(orthogonal(torch.zeros(8, 16), 5), torch.zeros(8, 16))
     alike = torch.ones(8, 1000)  # rank one
     found = orthogonal(alike, 5)
-    assert torch.linalg.svdvals(found)[0].item() == pytest.approx(1, abs=0.3)
+    assert torch.linalg.svdvals(found)[0].item() == pytest.approx(0.6964, abs=1e-3)  # the polynomial five times
     assert torch.linalg.svdvals(found)[1:].max() < 1e-2
 
 

@@ -106,17 +106,17 @@ def test_a_short_budget_on_a_cpu() -> None:
     plan = values(HIPPOCAMPUS, MINUTES)
     network = plan["network"]
     assert network["strides"] == [[1, 1, 1], *[[2, 2, 2]] * 3]
-    assert (network["width"], network["full_resolution"], network["residual"]) == (16, False, True)
+    assert (network["width"], network["full_resolution"], network["residual"]) == (32, False, True)
     assert (plan["schedule"]["budget"], plan["schedule"]["epochs"]) == ("15m", None)
-    assert (choice(HIPPOCAMPUS, "optimizer", MINUTES), plan["optimizer"]["lr"]) == ("adamw", 0.002)
+    assert (choice(HIPPOCAMPUS, "optimizer", MINUTES), plan["optimizer"]["lr"]) == ("muon", 0.008)
     assert plan["sampling"]["batches_per_epoch"] == 50
-    assert plan["inference"]["mirror_axes"] == []
+    assert plan["inference"]["mirror_axes"] == "auto"
     assert plan["trainer"]["ema_decay"] == 0.99
 
 
 @pytest.mark.parametrize(
     ("text", "seconds", "accelerator", "width", "full"),
-    [("29m", 1740.0, "cpu", 16, False), ("30m", 1800.0, "cpu", 32, False), ("none", None, "cpu", 32, False),
+    [("9m", 540.0, "cpu", 16, False), ("10m", 600.0, "cpu", 32, False), ("none", None, "cpu", 32, False),
      ("59m", 3540.0, "gpu", 32, False), ("1h", 3600.0, "gpu", 32, True), ("none", None, "gpu", 32, True)],
 )  # fmt: skip
 def test_regimes(text: str, seconds: float | None, accelerator: Any, width: int, full: bool) -> None:
@@ -241,4 +241,4 @@ def test_an_empty_fingerprint_is_named() -> None:
 
 def test_a_plan_in_one_line() -> None:
     plan: Plan = make_plan(HIPPOCAMPUS, RULES, MINUTES)
-    assert plan.line == "spacing 1 x 1 x 1 mm, patch 40 x 56 x 40, batch 7, unet of width 16, adamw 0.002, 15m"
+    assert plan.line == "spacing 1 x 1 x 1 mm, patch 32 x 48 x 32, batch 8, unet of width 32, muon 0.008, 15m"

@@ -159,6 +159,31 @@ def test_a_step_holds_no_more_voxels_than_the_regime_allows() -> None:
     assert batch * prod(patch.size) <= 1_000_000
 
 
+@pytest.mark.parametrize(
+    ("spacing", "shape", "most"),
+    [
+        ((1.5625, 1.5625, 10.0), (237, 208, 9), 400_000),
+        ((0.625, 0.625, 3.6), (320, 320, 20), 200_000),
+        ((0.703, 0.703, 1.25), (128, 128, 8), 200_000),
+        ((1.0, 1.0, 1.0), (35, 50, 36), 200_000),
+        ((1.0, 1.0), (250, 300), 524_288),
+        ((1.0, 1.0, 1.0), (9, 7, 30), 400_000),
+    ],
+)
+def test_a_small_step_within_the_image(spacing: tuple[float, ...], shape: tuple[int, ...], most: int) -> None:
+    """Thin slices too: once few slices are left the other axes are cut."""
+    patch = plan_patch(spacing, shape, 3, RULES, 8.0, most, beyond_image=False)
+    assert 2 * prod(patch.size) <= most
+    assert all(extent <= image for extent, image in zip(patch.size, shape, strict=True))
+    assert all(extent >= min(8, image) for extent, image in zip(patch.size, shape, strict=True))
+    assert all(extent % step == 0 for extent, step in zip(patch.size, divisors(patch.strides), strict=True))
+
+
+def test_the_hippocampus_without_padding() -> None:
+    patch = plan_patch((1.0, 1.0, 1.0), (35, 50, 36), 3, RULES, 8.0, 400_000, beyond_image=False)
+    assert (patch.size, patch.first) == ((32, 48, 32), (40, 56, 40))
+
+
 def test_too_little_memory_is_named() -> None:
     with pytest.raises(UserError, match=r"plan\.memory_gb=0\.0001: 2 patches of .* do not fit"):
         plan_patch((1.0, 1.0, 1.0), (64, 64, 64), 2, RULES, 0.0001)

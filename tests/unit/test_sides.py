@@ -77,12 +77,11 @@ LUNGS = Labels({0: "background", 1: "left lung", 2: "heart", 3: "right lung"})
 def test_the_sides_of_a_data_set() -> None:
     sides = sides_of(dataset(LUNGS, None), [RAS])
     assert sides == Sides((0,), (("left lung", "right lung"),), ((1, 3),))
-    assert sides.mirrored("auto", 3) == [1, 2]
-    assert sides.mirrored([0], 3) == [0]
+    assert sides.mirrored(3) == [1, 2]
     assert sides.line() == "mirroring: not along axis 0, left to right: left lung and right lung are a pair"
-    assert sides_of(dataset(LUNGS, None, None), [RAS, TURNED]).mirrored("auto", 3) == [1]  # grids differ
+    assert sides_of(dataset(LUNGS, None, None), [RAS, TURNED]).mirrored(3) == [1]  # grids differ
     plain = sides_of(dataset(Labels({1: "lung"}), None), [RAS])
-    assert plain.mirrored("auto", 2) == [0, 1] and plain.line() is None
+    assert plain.mirrored(2) == [0, 1] and plain.line() is None
 
 
 def test_a_mask_of_one_side_cannot_be_exchanged() -> None:

@@ -32,6 +32,17 @@ class CountByDims(Section):
         return self.in_2d if spatial_dims == 2 else self.in_3d
 
 
+class NameByDims(Section):
+    """One option for pictures and one for volumes."""
+
+    in_2d: str
+    in_3d: str
+
+    def of(self, spatial_dims: int) -> str:
+        """The option for so many axes."""
+        return self.in_2d if spatial_dims == 2 else self.in_3d
+
+
 class Reference(Section):
     """The network by which memory is judged."""
 
@@ -72,7 +83,7 @@ class ClassificationRules(Section):
 class UNetChoice(Section):
     """Options of ``pipeline.networks.UNet``."""
 
-    width: Count
+    width: CountByDims
     stages: Count | None
     convs: Count
     decoder_convs: Count
@@ -95,7 +106,6 @@ class Regime(Section):
     optimizer: str
     lr: Positive
     schedule: str
-    augmentation: str
     ema_decay: Share | None
     epochs: Count
 
@@ -109,7 +119,7 @@ class SegmentationRegime(Regime):
     """A regime of segmentation."""
 
     network: UNetChoice
-    mirror: bool
+    augmentation: NameByDims
     step_voxels: CountByDims | None
     beyond_image: bool
     batches: Count
@@ -119,6 +129,7 @@ class ClassificationRegime(Regime):
     """A regime of classification."""
 
     network: CNNChoice
+    augmentation: str
 
 
 class Planning(Section):

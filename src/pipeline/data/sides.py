@@ -37,10 +37,8 @@ class Sides:
     pairs: tuple[tuple[str, str], ...]
     swaps: tuple[tuple[int, int], ...]
 
-    def mirrored(self, axes: Sequence[int] | str, spatial_dims: int) -> list[int]:
-        """The spatial axes that ``axes`` (a list of them, or ``auto``) means."""
-        if not isinstance(axes, str):
-            return list(axes)
+    def mirrored(self, spatial_dims: int) -> list[int]:
+        """The spatial axes along which an image may be mirrored."""
         spared = self.axes if self.pairs else ()
         return [axis for axis in range(spatial_dims) if axis not in spared]
 

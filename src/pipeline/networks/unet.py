@@ -31,7 +31,8 @@ class UNet(nn.Module):
     number of dimensions). ``residual`` adds a path around each stage, which makes short trainings converge in far fewer
     steps. ``conv_bias`` gives convolutions a bias also before a norm, which takes it away again.
 
-    ``convs`` and ``decoder_convs`` are one number or a list, whose last number holds for the stages after it.
+    ``convs`` and ``decoder_convs`` are one number or a list for the stages that there are, whose last number holds for
+    the stages after it.
     Raises ValueError when strides and kernels differ in length or an activation or norm does not exist.
     Source: Ronneberger et al., MICCAI 2015; Isensee et al., Nature Methods 2021; Kerfoot et al., STACOM 2018.
     """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. 2024
 
@@ -15,9 +16,9 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. 2024
 class Muon(torch.optim.Optimizer):
     """Muon for kernels and matrices of at least ``smallest`` rows and columns, AdamW for every other parameter.
 
-    A kernel (out, in, *k) counts as a matrix (out, in * k). Its momentum (Nesterov) is replaced by the nearest
-    orthogonal matrix (``iterations`` of Newton-Schulz, in bf16) times ``0.2 * sqrt(longer side)``, which gives the update the
-    root mean square of AdamW's: ``lr`` and ``weight_decay`` (decoupled) mean the same for both kinds of parameters.
+    A kernel counts as a matrix of its first axis by all others. Its momentum (Nesterov) is replaced by the nearest
+    orthogonal matrix (``iterations`` of Newton-Schulz) times ``0.2 * sqrt(longer side)``, which gives the update the root
+    mean square of AdamW's: ``lr`` and ``weight_decay`` (decoupled) mean the same for both kinds of parameters.
     Source: Jordan et al., Muon, 2024; scale: Liu et al., Muon is scalable for LLM training, 2025; AdamW: Loshchilov
     and Hutter, ICLR 2019.
     """
@@ -35,11 +36,17 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         both: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for parameter in params:
-            both[min(_matrix(parameter).shape) >= smallest if parameter.ndim > 1 else False].append(parameter)
-        defaults = {"lr": lr, "weight_decay": weight_decay}
+            both[parameter.ndim > 1 and min(_matrix(parameter).shape) >= smallest].append(parameter)
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "betas": tuple(betas),
+            "eps": eps,
+            "iterations": iterations,
+        }
         groups = [{"params": found, "orthogonal": kind} for kind, found in both.items() if found]
         super().__init__(groups, defaults)
-        self.momentum, self.betas, self.eps, self.iterations = momentum, tuple(betas), eps, iterations
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -49,41 +56,46 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if parameters:
-                (self._muon if group["orthogonal"] else self._adamw)(parameters, group["lr"], group["weight_decay"])
+            moved = [(parameter, parameter.grad) for parameter in group["params"] if parameter.grad is not None]
+            if moved:
+                (self._muon if group["orthogonal"] else self._adamw)(moved, group)
         return loss
 
-    def _muon(self, parameters: list[nn.Parameter], lr: float, weight_decay: float) -> None:
-        for parameter in parameters:
+    def _muon(self, moved: Sequence[tuple[Tensor, Tensor]], group: Mapping[str, Any]) -> None:
+        lr, momentum = group["lr"], group["momentum"]
+        for parameter, gradient in moved:
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
-            assert parameter.grad is not None
-            buffer = state["momentum"].lerp_(parameter.grad, 1 - self.momentum)
-            update = _matrix(parameter.grad.lerp(buffer, self.momentum))
-            direction = orthogonal(update, self.iterations).view_as(parameter)
-            parameter.mul_(1 - lr * weight_decay).add_(direction, alpha=-lr * 0.2 * math.sqrt(max(update.shape)))
+            buffer = state["momentum"].lerp_(gradient, 1 - momentum)
+            update = _matrix(gradient.lerp(buffer, momentum))
+            direction = orthogonal(update, group["iterations"]).view_as(parameter)
+            parameter.mul_(1 - lr * group["weight_decay"])
+            parameter.add_(direction, alpha=-lr * 0.2 * math.sqrt(max(update.shape)))
 
-    def _adamw(self, parameters: list[nn.Parameter], lr: float, weight_decay: float) -> None:
-        gradients = [parameter.grad for parameter in parameters]
-        for parameter in parameters:
+    def _adamw(self, moved: Sequence[tuple[Tensor, Tensor]], group: Mapping[str, Any]) -> None:
+        for parameter, _ in moved:
             state = self.state[parameter]
             if not state:
                 state["step"] = torch.zeros(())
                 state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            state["step"] += 1
-        means = [self.state[parameter]["mean"] for parameter in parameters]
-        squares = [self.state[parameter]["square"] for parameter in parameters]
-        step = float(self.state[parameters[0]]["step"])
-        torch._foreach_lerp_(means, gradients, 1 - self.betas[0])
-        torch._foreach_mul_(squares, self.betas[1])
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - self.betas[1])
-        roots = torch._foreach_sqrt(squares)
-        torch._foreach_div_(roots, math.sqrt(1 - self.betas[1] ** step))
-        torch._foreach_add_(roots, self.eps)
-        torch._foreach_mul_(parameters, 1 - lr * weight_decay)
-        torch._foreach_addcdiv_(parameters, means, roots, -lr / (1 - self.betas[0] ** step))
+        states = [self.state[parameter] for parameter, _ in moved]
+        adamw(
+            [parameter for parameter, _ in moved],
+            [gradient for _, gradient in moved],
+            [state["mean"] for state in states],
+            [state["square"] for state in states],
+            [],
+            [state["step"] for state in states],
+            foreach=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
 
 
 def orthogonal(matrix: Tensor, iterations: int) -> Tensor:

@@ -12,7 +12,7 @@ from pipeline.planning.document import Chosen, Node
 from pipeline.planning.measured import reference_grid, rounded, times
 from pipeline.planning.schedule import optimizer_section, schedule_section, trainer_section
 from pipeline.planning.spacing import plan_resolution
-from pipeline.planning.transforms import transforms_section
+from pipeline.planning.transforms import FLIPS, transforms_section
 
 
 def classification_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget) -> Mapping[str, Node]:
@@ -35,7 +35,7 @@ def classification_plan(fingerprint: Fingerprint, rules: Planning, budget: Budge
         "schedule": schedule_section(regime, budget),
         "trainer": trainer_section(regime, budget),
         "inference": {
-            "mirror_axes": Chosen([], "the augmentation does not mirror, so the network knows no mirrored images")
+            "mirror_axes": Chosen("auto", FLIPS),
         },
     }
 

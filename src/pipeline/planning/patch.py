@@ -42,8 +42,9 @@ def plan_patch(
     """Choose the patch for images of ``shape`` voxels (the median) at ``spacing``.
 
     A patch of equal extent in mm along all axes, clipped to the median image, filled up to what the stages divide by,
-    then cut along the axis that is largest relative to the image until the feature maps of the smallest batch fit, and
-    it has at most ``step_voxels``; without ``beyond_image`` also until no axis is longer than the image's.
+    then cut along the axis that is largest relative to the image, of those not yet at 8 voxels, until the feature maps
+    of the smallest batch fit, and it has at most ``step_voxels``; without ``beyond_image`` also until no axis is longer
+    than the image's.
     Raises UserError where no patch fits. Source: Isensee et al. 2021, and nnU-Net v2 (``get_plans_for_configuration``).
     """
     dims, network = len(spacing), rules.reference
@@ -59,9 +60,12 @@ def plan_patch(
         return small and inside and feature_values(size, strides, classes, network) * rules.fewest_batch <= capacity
 
     while not fits():
-        axis = max(range(dims), key=lambda axis: (size[axis] / shape[axis], *_first_of_equals(axis, spacing)))
-        smaller = _smaller(size, strides, axis, spacing)
-        if smaller[axis] < min(SMALLEST_POOLED, shape[axis]):
+        by_extent = sorted(
+            range(dims), key=lambda axis: (size[axis] / shape[axis], *_first_of_equals(axis, spacing)), reverse=True
+        )
+        cuts = [(axis, _smaller(size, strides, axis, spacing)) for axis in by_extent]
+        smaller = next((cut for axis, cut in cuts if cut[axis] >= min(SMALLEST_POOLED, shape[axis])), None)
+        if smaller is None:
             raise UserError(
                 f"plan.memory_gb={memory_gb:g}: {rules.fewest_batch} patches of {times(size)} voxels do not fit"
                 + ("" if step_voxels is None else f", or have over {step_voxels} voxels (step_voxels of the regime)"),

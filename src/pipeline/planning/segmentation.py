@@ -15,7 +15,7 @@ from pipeline.planning.measured import reference_grid, times
 from pipeline.planning.patch import ALL_STAGES, Patch, plan_batch, plan_patch
 from pipeline.planning.schedule import optimizer_section, schedule_section, trainer_section
 from pipeline.planning.spacing import Resolution, plan_resolution
-from pipeline.planning.transforms import transforms_section
+from pipeline.planning.transforms import FLIPS, transforms_section
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget)
         "trainer": trainer_section(regime, budget),
         "inference": {
             "overlap": Chosen(rules.overlap, "of the window's edge, nnU-Net's: planning.overlap"),
-            "mirror_axes": Chosen("auto", "flips at prediction, as in training; left and right are kept where classes are a pair")
-            if regime.mirror
-            else Chosen([], "the augmentation does not mirror, so the network knows no mirrored images"),
+            "mirror_axes": Chosen("auto", FLIPS),
         },
     }
 
@@ -85,7 +83,7 @@ def _choices(fingerprint: Fingerprint, regime: SegmentationRegime, found: _Sizes
     else:
         loss = Chosen("dice_ce", "one Dice per patch, as nnU-Net does where a patch holds much of the image")
     return [
-        {"override /augmentation": Chosen(regime.augmentation, regime.words)},
+        {"override /augmentation": Chosen(regime.augmentation.of(fingerprint.spatial_dims), regime.words)},
         {"override /sampling": Chosen("nnunet", "cases with replacement, the last third of a batch on foreground")},
         {"override /network": Chosen("unet", "nnU-Net's topology")},
         {"override /loss": loss},
@@ -149,8 +147,9 @@ def _network(
     strides = _strides(patch, resolution, regime)
     reason = regime.words
     halve = "an axis is halved from 8 voxels on, while its spacing is under twice the finest"
-    full = "the first stage works on the full grid" if choice.full_resolution else "no stage works on the full grid"
-    full += "" if choice.full_resolution else ", the image is folded by the second's strides"
+    full = "the first stage works on the full grid"
+    if not choice.full_resolution:
+        full = "the image is folded by the strides of the second stage, which comes first"
     most = rules.reference.max_features.of(dims)
     return {
         "strides": Chosen([list(step) for step in strides], halve),
@@ -158,7 +157,7 @@ def _network(
             [list(kernel) for kernel in plan_kernels(resolution.spacing, strides)],
             f"3 along an axis once its spacing is under twice the finest ({times(resolution.spacing)})",
         ),
-        "width": Chosen(choice.width, f"features of the first stage, doubling: {reason}"),
+        "width": Chosen(choice.width.of(dims), f"features of the first stage, doubling: {reason}"),
         "max_width": Chosen(most, f"nnU-Net's in {dims}D: planning.reference.max_features"),
         "convs": Chosen(choice.convs, f"per stage of the encoder: {reason}"),
         "decoder_convs": Chosen(choice.decoder_convs, f"per stage of the decoder: {reason}"),

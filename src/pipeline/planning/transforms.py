@@ -11,6 +11,7 @@ from pipeline.planning.intensities import MONAI, normalisation
 
 BOTH = "the mask goes with its image"
 ABSENT = "new images have no mask"
+FLIPS = "flips at prediction along the axes that the augmentation mirrors, if it mirrors"
 MODE = "linear for images; a label is one of its neighbours', never a mean"
 
 

@@ -25,6 +25,7 @@ from pipeline.prediction.drift import warn_of_drift
 from pipeline.prediction.inputs import input_cases, output_name
 from pipeline.prediction.trained_run import TrainedRun
 
+SUMMARY_FILE = "summary.json"  # what a run writes at its end
 Report = Callable[[int, int], None]
 
 
@@ -152,6 +153,9 @@ def predict(
         trust=trusted,
         device=device,
     )
+    if not (folder / SUMMARY_FILE).exists():
+        said = f"warning: {folder} has no {SUMMARY_FILE}: its training did not end, or not yet"
+        console.print(f"{said}; its networks predict as they were last saved", highlight=False, soft_wrap=True)
     cases = input_cases(source, run)
     segmentation = run.card.task == "segmentation"
     truths = matching_masks(cases, labels, run) if labels is not None and segmentation else None

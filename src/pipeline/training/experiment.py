@@ -23,6 +23,8 @@ from pipeline.data.store import Store, StoreSettings
 from pipeline.errors import UserError
 from pipeline.inference.predictor import SlidingWindow, WholeImage
 
+MIRRORS = ("pipeline.transforms.RandomMirror", "pipeline.transforms.mirror.RandomMirror")
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -105,8 +107,12 @@ class Experiment:
 
     @property
     def mirror_axes(self) -> list[int]:
-        """The spatial axes flipped at test time."""
-        return self.sides.mirrored(self.settings.inference.mirror_axes, self.dataset.spatial_dims)
+        """The spatial axes flipped at test time; ``auto``: those along which the augmentation mirrors."""
+        wanted, dims = self.settings.inference.mirror_axes, self.dataset.spatial_dims
+        if wanted != "auto":
+            return list(wanted)
+        trained = {axis for node in self._mirrors for axis in _axes_of(node.get("axes"))}
+        return [axis for axis in self.sides.mirrored(dims) if axis in trained]
 
     def predictor(self) -> Any:
         """What makes the logits of a whole image: a SlidingWindow, or a WholeImage in classification."""
@@ -117,9 +123,14 @@ class Experiment:
 
     def mirror_line(self) -> str | None:
         """What ``auto`` mirroring spares, None where nothing is mirrored so or nothing spared."""
+        auto = any(node.get("axes") == "auto" and not node.get("swap") for node in self._mirrors)
+        flips = bool(self._mirrors) and self.settings.inference.mirror_axes == "auto"
+        return self.sides.line() if auto or flips else None
+
+    @property
+    def _mirrors(self) -> list[Mapping[str, Any]]:
         nodes = self.tree["transforms"]["batch_augmentation"]
-        auto = any(node.get("axes") == "auto" and not node.get("swap") for node in nodes)
-        return self.sides.line() if auto or self.settings.inference.mirror_axes == "auto" else None
+        return [node for node in nodes if node["_target_"] in MIRRORS]
 
     def class_weights(self, cases: list[Case]) -> list[float] | None:
         """Weights of the classes in the loss, from the training cases of a fold."""
@@ -141,6 +152,10 @@ class Experiment:
             return class_weights(counts.tolist(), loss.class_weights, beta=loss.effective_beta)
         except ValueError as error:
             raise UserError(str(error), f"the classes are {', '.join(self.dataset.output_classes)}") from error
+
+
+def _axes_of(axes: Sequence[int] | str | None) -> Sequence[int]:
+    return axes if axes is not None and not isinstance(axes, str) else range(3)
 
 
 def folds_to_run(settings: TrainConfig, folds: Sequence[Fold]) -> list[Fold]:
