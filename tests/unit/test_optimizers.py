@@ -50,6 +50,15 @@ def test_first_step_by_hand() -> None:
     assert torch.allclose(weight.detach(), expected, atol=1e-6)
 
 
+def test_rows_are_taken_in_blocks() -> None:
+    weight = nn.Parameter(torch.zeros(20, 30))
+    gradient = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
+    weight.grad = gradient.clone()
+    Muon([weight], lr=1.0, weight_decay=0.0, block=8).step()
+    expected = [-0.2 * 30**0.5 * orthogonal(rows, 5) for rows in gradient.split(8)]
+    assert torch.allclose(weight.detach(), torch.cat(expected), atol=1e-5)
+
+
 def test_vectors_and_narrow_kernels_are_updated_as_by_adamw() -> None:
     torch.manual_seed(0)
     mine = [nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(4, 100)), nn.Parameter(torch.randn(()))]

@@ -18,7 +18,9 @@ class Muon(torch.optim.Optimizer):
 
     A kernel counts as a matrix of its first axis by all others. Its momentum (Nesterov) is replaced by the nearest
     orthogonal matrix (``iterations`` of Newton-Schulz) times ``0.2 * sqrt(longer side)``, which gives the update the root
-    mean square of AdamW's: ``lr`` and ``weight_decay`` (decoupled) mean the same for both kinds of parameters.
+    mean square of AdamW's: ``lr`` and ``weight_decay`` (decoupled) mean the same for both kinds of parameters. Rows are
+    taken in blocks of at most ``block``, each a matrix of its own: the cost of a matrix grows with the third power of
+    its shorter side, and would outweigh the network itself where few voxels meet many features.
     Source: Jordan et al., Muon, 2024; scale: Liu et al., Muon is scalable for LLM training, 2025; AdamW: Loshchilov
     and Hutter, ICLR 2019.
     """
@@ -33,6 +35,7 @@ class Muon(torch.optim.Optimizer):
         eps: float = 1e-8,
         iterations: int = 5,
         smallest: int = 8,
+        block: int = 128,
     ) -> None:
         both: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for parameter in params:
@@ -44,6 +47,7 @@ class Muon(torch.optim.Optimizer):
             "betas": tuple(betas),
             "eps": eps,
             "iterations": iterations,
+            "block": block,
         }
         groups = [{"params": found, "orthogonal": kind} for kind, found in both.items() if found]
         super().__init__(groups, defaults)
@@ -69,9 +73,12 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"] = torch.zeros_like(parameter)
             buffer = state["momentum"].lerp_(gradient, 1 - momentum)
             update = _matrix(gradient.lerp(buffer, momentum))
-            direction = orthogonal(update, group["iterations"]).view_as(parameter)
-            parameter.mul_(1 - lr * group["weight_decay"])
-            parameter.add_(direction, alpha=-lr * 0.2 * math.sqrt(max(update.shape)))
+            blocks = [
+                orthogonal(rows, group["iterations"]) * (0.2 * math.sqrt(max(rows.shape)))
+                for rows in update.split(group["block"])
+            ]
+            direction = torch.cat(blocks).view_as(parameter)
+            parameter.mul_(1 - lr * group["weight_decay"]).sub_(direction, alpha=lr)
 
     def _adamw(self, moved: Sequence[tuple[Tensor, Tensor]], group: Mapping[str, Any]) -> None:
         for parameter, _ in moved:
@@ -109,11 +116,12 @@ def orthogonal(matrix: Tensor, iterations: int) -> Tensor:
     a, b, c = NEWTON_SCHULZ
     gram = wide @ wide.T
     product: Tensor | None = None
-    for _ in range(iterations):
+    for iteration in range(iterations):
         factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal().add_(a)
         product = factor if product is None else factor @ product
-        gram = factor @ gram @ factor
+        if iteration < iterations - 1:
+            gram = factor @ gram @ factor
     assert product is not None
     result = product @ wide
     return result.T if matrix.shape[0] > matrix.shape[1] else result
