@@ -77,7 +77,7 @@ def nnunet(options: argparse.Namespace, work: Path, seconds: float, bf16: bool) 
     }
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     script = str(Path(__file__).with_name("nnunet_train.py"))
-    with open(work / "nnunet.log", "a", encoding="utf-8") as log:
+    with (work / "nnunet.log").open("a", encoding="utf-8") as log:
         command = [options.rival, script, json.dumps(wanted)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -98,7 +98,7 @@ def ours(options: argparse.Namespace, work: Path, budget: str, splits: str) -> S
     command += ["folds=predefined", f"folds.file={splits}", f"folds.run=[{options.fold}]", f"plan.budget={budget}"]
     command += ["evaluation.postprocess=none", f"output={output}", *options.overrides]
     begun = time.perf_counter()
-    with open(work / f"ours_{budget}.log", "w", encoding="utf-8") as log:
+    with (work / f"ours_{budget}.log").open("w", encoding="utf-8") as log:
         subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
     whole = time.perf_counter() - begun
     table = pd.read_csv(output / "cases.csv", dtype={"case_id": str})

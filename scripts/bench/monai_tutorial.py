@@ -91,7 +91,7 @@ def pipeline(options: argparse.Namespace) -> float:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode:
             sys.exit(done.stdout)
-        with open(output / "fold_0" / "metrics.csv", encoding="utf-8") as file:
+        with (output / "fold_0" / "metrics.csv").open(encoding="utf-8") as file:
             ends = [float(row["seconds"]) for row in csv.DictReader(file)]
     seconds = [after - before for before, after in itertools.pairwise(ends)]
     later = seconds[len(seconds) // 4 : -1]  # the last epoch holds a validation

@@ -25,7 +25,7 @@ def memory(name: str) -> float:
 def main() -> None:
     """Predict once."""
     plan = json.loads(sys.argv[1])
-    os.environ["nnUNet_def_n_proc"] = str(plan["threads"])  # nnU-Net takes no more threads than this
+    os.environ |= {"nnUNet_def_n_proc": str(plan["threads"])}  # nnU-Net takes no more threads than this
     import torch
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor

@@ -29,7 +29,7 @@ def main() -> None:
         os.environ[f"nnUNet_{part}"] = str(work / part)
     if not (work / "raw" / raw.name).exists():
         (work / "raw" / raw.name).symlink_to(raw)
-    os.environ["nnUNet_def_n_proc"] = str(wanted["threads"])
+    os.environ |= {"nnUNet_def_n_proc": str(wanted["threads"])}
     answer = os.dup(1)
     os.dup2(2, 1)  # what nnU-Net prints is not the answer
 

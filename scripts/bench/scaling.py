@@ -177,7 +177,7 @@ def cores(options: argparse.Namespace) -> list[Point]:
                 command += ["trainer.validate_every=1000", "evaluation.figures=false", f"output={output}"]
                 command += ["plan.budget=10m", "schedule.budget=null", "schedule.epochs=1000", *options.overrides]
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-                with open(output / "fold_0" / "metrics.csv", encoding="utf-8") as file:
+                with (output / "fold_0" / "metrics.csv").open(encoding="utf-8") as file:
                     clock = [float(row["seconds"]) for row in csv.DictReader(file)]
                 batch = yaml.safe_load((output / "config.yaml").read_text(encoding="utf-8"))["sampling"]["batch_size"]
                 seconds = [(b - a) / (10 * batch) for a, b in itertools.pairwise(clock)][1:-1]

@@ -17,10 +17,10 @@ class Muon(torch.optim.Optimizer):
     """Muon for kernels and matrices of at least ``smallest`` rows and columns, AdamW for every other parameter.
 
     A kernel counts as a matrix of its first axis by all others. Its momentum (Nesterov) is replaced by the nearest
-    orthogonal matrix (``iterations`` of Newton-Schulz) times ``0.2 * sqrt(longer side)``, which gives the update the root
-    mean square of AdamW's: ``lr`` and ``weight_decay`` (decoupled) mean the same for both kinds of parameters. Rows are
-    taken in blocks of at most ``block``, each a matrix of its own: the cost of a matrix grows with the third power of
-    its shorter side, and would outweigh the network itself where few voxels meet many features.
+    orthogonal matrix (``iterations`` of Newton-Schulz) times ``0.2 * sqrt(longer side)``, which gives the update the
+    root mean square of AdamW's: ``lr`` and ``weight_decay`` (decoupled) mean the same for both kinds of parameters.
+    Rows are taken in blocks of at most ``block``, each a matrix of its own: the cost of a matrix grows with the third
+    power of its shorter side, and would outweigh the network itself where few voxels meet many features.
     Source: Jordan et al., Muon, 2024; scale: Liu et al., Muon is scalable for LLM training, 2025; AdamW: Loshchilov
     and Hutter, ICLR 2019.
     """
@@ -123,7 +123,7 @@ def orthogonal(matrix: Tensor, iterations: int) -> Tensor:
         if iteration < iterations - 1:
             gram = factor @ gram @ factor
     assert product is not None
-    result = product @ wide
+    result: Tensor = product @ wide
     return result.T if matrix.shape[0] > matrix.shape[1] else result
 
 

@@ -136,7 +136,9 @@ def _sampling(
 def _cut_to(regime: SegmentationRegime, rules: Planning, patch: Patch) -> str:
     limits = [] if regime.beyond_image else ["that no voxel lies beyond the median image"]
     if regime.step_voxels is not None:
-        limits.append(f"that a step of {rules.fewest_batch} has at most {regime.step_voxels.of(len(patch.size))} voxels")
+        limits.append(
+            f"that a step of {rules.fewest_batch} has at most {regime.step_voxels.of(len(patch.size))} voxels"
+        )
     return f"so {' and '.join(limits)}"
 
 

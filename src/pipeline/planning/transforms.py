@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pipeline.config.schema_planning import Planning
 from pipeline.data.fingerprint import Fingerprint
