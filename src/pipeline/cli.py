@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -22,6 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(report(error), file=sys.stderr)
+        return MISTAKE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        full = UserError(
+            f"{where}the disk is full ({error.strerror}). What was finished before is whole",
+            "make room, then start again; a training goes on where it stopped: train resume=RUN_FOLDER",
+        )
+        print(report(full), file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -30,3 +30,16 @@ class UserErrors(UserError):
 
     def __str__(self) -> str:
         return "\n".join(f"- {error}" for error in self.errors)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the machine or of a GPU, ran out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("not enough memory" in text or "can't allocate memory" in text)
+
+
+def one_line(text: str) -> str:
+    """The first line of a message, shortened."""
+    return " ".join(text.splitlines()[0].split())[:200] if text.strip() else "no memory left"

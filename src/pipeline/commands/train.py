@@ -1,33 +1,119 @@
-"""``python -m pipeline train``: check the data, plan where that is asked for, cross-validate, record."""
+"""``python -m pipeline train``: check the data, plan where that is asked for, cross-validate, record, go on."""
 
 from __future__ import annotations
 
-import datetime
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.commands.check import WORKERS, check_settings, make_console, report_faults, tell
 from pipeline.commands.plan import OWN_NAME, command_of, judge_overrides, plan_of, write_plan
 from pipeline.config.compose import Composed
 from pipeline.config.plans import PLAN_FILE, compose_with_plan, refuse_two_plans
+from pipeline.config.recorded import (
+    EXPERIMENT_FILE,
+    changed_keys,
+    read_plain_yaml,
+    record,
+    recorded_configuration,
+    refuse_changes,
+)
 from pipeline.config.schema import TrainConfig
 from pipeline.errors import UserError
 from pipeline.paths import cache_folder
-from pipeline.ranks import RUN_FOLDER, rank
+from pipeline.ranks import rank
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.data.case import Dataset
+    from pipeline.data.integrity import CheckResult
 
 
 def run(composed: Composed) -> int:
-    """Exit status 0 when every fold was trained and recorded, 130 after Ctrl-C."""
-    from pipeline.data.integrity import check_dataset
-    from pipeline.data.readers import open_dataset
+    """Exit status 0 when every fold was trained and recorded; 130, 143 or 138 after Ctrl-C, SIGTERM or SIGUSR1."""
+    from pipeline.training.interrupt import Interrupt, Stopped
 
+    interrupt = Interrupt()
+    try:
+        with interrupt.listening():
+            return _run(composed, interrupt)
+    except Stopped as stopped:
+        return stopped.status
+
+
+def _run(composed: Composed, interrupt: object) -> int:
+    from pipeline.training.interrupt import Interrupt
+    from pipeline.training.run_folder import interrupted_folder, named_folder, new_folder, release_folders
+    from pipeline.training.session import train
+
+    assert isinstance(interrupt, Interrupt)
+    composed = as_recorded(composed)
     settings = composed.model
     assert isinstance(settings, TrainConfig)
     refuse_two_plans(composed)
     if settings.planning is not None:
         judge_overrides(composed, settings)
-    console = make_console(quiet=rank() > 0)
-    output, cache = run_folder(settings, composed.job_folder), cache_folder(settings.cache)
+    wanted = settings.resume.run
+    given = composed.job_folder if settings.output is None else named_folder(settings.output)
+    output = None if wanted else new_folder(given, settings.name)
+    try:
+        console = make_console(quiet=rank() > 0)
+        cache = cache_folder(settings.cache)
+        dataset, checked = opened(settings, cache, console)
+        plan = None
+        if settings.planning is not None:
+            plan = plan_of(dataset, checked, settings, cache, console)
+            text = plan.text(command_of(OWN_NAME, composed.overrides))
+            composed = compose_with_plan(composed, text, TrainConfig)
+            settings = composed.model
+            assert isinstance(settings, TrainConfig)
+        resumed = False
+        if wanted:
+            output = interrupted_folder(wanted, composed.tree, given, settings.name)
+            resumed = output is not None
+            output = output or new_folder(given, settings.name)
+        assert output is not None
+        if resumed:
+            recorded = read_plain_yaml(output / EXPERIMENT_FILE)
+            refuse_changes(output, changed_keys(recorded, composed.tree), settings.resume.allow)
+            tell(f"Going on with {output}", console)
+        elif rank() == 0:
+            record(output / EXPERIMENT_FILE, composed.tree)
+        if plan is not None and rank() == 0:
+            write_plan(output / PLAN_FILE, text)
+            tell(f"Plan: {plan.line} ({output / PLAN_FILE})", console)
+        return train(
+            settings,
+            composed.tree,
+            dataset,
+            checked,
+            output=output,
+            cache=cache,
+            console=console,
+            trusted=composed.trusted,
+            interrupt=interrupt,
+            resumed=resumed,
+        )
+    finally:
+        release_folders()
+
+
+def as_recorded(composed: Composed) -> Composed:
+    """The configuration of the run that ``resume=FOLDER`` names, where the command line chooses no other."""
+    settings = composed.model
+    assert isinstance(settings, TrainConfig)
+    wanted = settings.resume.run
+    if wanted in (None, "auto") or composed.chosen:
+        return composed
+    assert wanted is not None
+    return recorded_configuration(Path(wanted).expanduser().absolute(), TrainConfig, overrides=composed.overrides)
+
+
+def opened(settings: TrainConfig, cache: Path, console: Console) -> tuple[Dataset, CheckResult]:
+    """The data set, read and checked; raises UserError where anything is wrong with it."""
+    from pipeline.data.integrity import check_dataset
+    from pipeline.data.readers import open_dataset
+
     dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=WORKERS)
     for note in dataset.notes:
         console.print(note, highlight=False, markup=False)
@@ -39,46 +125,4 @@ def run(composed: Composed) -> int:
             "mend the files, or leave the cases out",
             "all of them in a file: python -m pipeline check with the same overrides",
         )
-    if settings.planning is not None:
-        plan = plan_of(dataset, checked, settings, cache, console)
-        text = plan.text(command_of(OWN_NAME, composed.overrides))
-        composed = compose_with_plan(composed, text, TrainConfig)
-        settings = composed.model
-        assert isinstance(settings, TrainConfig)
-        if rank() == 0:
-            write_plan(output / PLAN_FILE, text)
-        tell(f"Plan: {plan.line} ({output / PLAN_FILE})", console)
-
-    from pipeline.training.session import train
-
-    return train(
-        settings,
-        composed.tree,
-        dataset,
-        checked,
-        output=output,
-        cache=cache,
-        console=console,
-        trusted=composed.trusted,
-    )
-
-
-def run_folder(settings: TrainConfig, job_folder: Path | None) -> Path:
-    """``output``, a sweep job's folder, or outputs/<name>/<date_time>; it must be new or empty."""
-    if rank() > 0:
-        if RUN_FOLDER not in os.environ and settings.output is None:
-            raise UserError("several processes need one folder", "name it: output=FOLDER")
-        return Path(os.environ.get(RUN_FOLDER) or str(settings.output)).expanduser().absolute()
-    if settings.output is not None:
-        folder = Path(settings.output).expanduser().absolute()
-    elif job_folder is not None:
-        folder = job_folder
-    else:
-        moment = datetime.datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
-        folder = Path("outputs", settings.name, moment).absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(
-            f"{folder}: the output folder is not empty", "choose another with output=FOLDER", "or remove it"
-        )
-    os.environ[RUN_FOLDER] = str(folder)
-    return folder
+    return dataset, checked

@@ -24,6 +24,10 @@ NAMED_BY_USER = (
 )
 
 
+# What a short key stands for where its value is text.
+SHORT = {"resume": "resume.run"}
+
+
 @dataclass(frozen=True)
 class Choice:
     """``group=option``, ``+group=option`` or ``~group`` (option None: the group is left out)."""
@@ -156,6 +160,8 @@ def parse(overrides: Sequence[str], *, sweep: bool = False) -> tuple[list[Choice
             group = f"{name}@{override.package}" if override.package is not None else name
             parsed.append(Choice(group, None if override.is_delete() else value, text))
         else:
+            if not isinstance(value, dict) and not override.is_delete():
+                name = SHORT.get(name, name)
             parsed.append(Value(tuple(name.split(".")), value, text, override.is_delete()))
     return parsed, mistakes
 

@@ -98,7 +98,21 @@ class Trainer(Section):
     validate_every: Count
     validate_cases: Count | None
     early_stopping: Count | None
-    deterministic: bool
+
+
+class Checkpoint(Section):
+    """Points from which an interrupted fold can be gone on from."""
+
+    every: Duration
+    share: Annotated[float, Field(ge=0, le=1)]
+    on_full: Literal["stop", "wait"]
+
+
+class Resume(Section):
+    """Which interrupted run to go on with; ``resume=FOLDER`` on the command line means ``resume.run=FOLDER``."""
+
+    run: str | None
+    allow: list[str]
 
 
 class Folds(Section):
@@ -177,6 +191,10 @@ class TrainConfig(Section):
     output: str | None
     cache: str | None
     trust: list[str]
+    reproducible: Literal[True, "strict", "fast"]
+    on_nan: Literal["stop", "skip"]
+    resume: Resume
+    checkpoint: Checkpoint
     data: Data
     check: Check
     store: Store
@@ -230,6 +248,24 @@ class PredictConfig(Section):
     trust: list[str]
 
 
+class Root(Section):
+    """Where a data set is now."""
+
+    root: str | None
+
+
+class ReproduceConfig(Section):
+    """``python -m pipeline reproduce``"""
+
+    run: str
+    output: str | None
+    cache: str | None
+    data: Root
+    tolerance: Annotated[float, Field(ge=0)]
+    tracking: Tracking
+    trust: list[str]
+
+
 class SyncConfig(Section):
     """``python -m pipeline sync``."""
 
@@ -245,4 +281,5 @@ COMMANDS: dict[str, type[Section]] = {
     "predict": PredictConfig,
     "import": ImportConfig,
     "sync": SyncConfig,
+    "reproduce": ReproduceConfig,
 }

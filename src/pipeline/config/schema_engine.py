@@ -16,6 +16,7 @@ class Engine(Section):
     memory_format: Literal["auto", "contiguous", "channels_last"]
     compile: bool | Literal["auto"]
     keep_memory: bool
+    oom: Literal["stop", "shrink"]
     trial_seconds: Annotated[float, Field(gt=0)]
     trial_steps: Count
     least_gain: Annotated[float, Field(ge=0, lt=1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from monai.data import get_track_meta, set_track_meta
 from monai.transforms import Randomizable
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pipeline.data.case import Case
 from pipeline.data.order import Draw, EpochBatches
@@ -25,11 +26,33 @@ Augmentation = Sequence[Callable[[dict[str, Any]], dict[str, Any]]]
 Annotated = Sequence[Sequence[bool]] | None
 
 
+class InHand:
+    """Which cases each data-loading worker has in hand, in memory that the processes share."""
+
+    def __init__(self, workers: int, most: int) -> None:
+        self._rows = torch.full((workers, 1 + most), -1, dtype=torch.int64).share_memory_()
+
+    def note(self, cases: Sequence[int]) -> None:
+        """Called in a worker, with the indices of its cases."""
+        info = get_worker_info()
+        if info is not None:
+            row = self._rows[info.id]
+            row[0] = os.getpid()
+            row[1:] = -1
+            row[1 : 1 + len(cases)] = torch.tensor(cases)[: len(row) - 1]
+
+    def of(self, pids: Sequence[int], names: Sequence[str]) -> list[str]:
+        """Called in the process that trains: the cases of the workers with these ids."""
+        rows = [row[1:].tolist() for row in self._rows if int(row[0]) in pids]
+        return list(dict.fromkeys(names[index] for row in rows for index in row if 0 <= index < len(names)))
+
+
 class TrainingPatches(Dataset[Batch]):
     """Random patches of cases, augmented.
 
     Gives ``image`` (C, *patch) float32, ``label`` (1, *patch) uint8 class indices or ``target`` (1,) int64, and
-    ``seed``, from which the augmentation of the batch draws. All are functions of (seed, epoch, place) alone.
+    ``seed``, from which the augmentation of the batch draws, and ``case``, the index of the case. All are functions of
+    (seed, epoch, place) alone.
     ``targets`` are class indices per case in classification, None in segmentation. ``fallback`` () bool comes with a
     label: the patch was to be centred on a class, and the case has none. ``annotated``: per case, whether it annotates
     each output; given on as ``annotated`` (outputs,) bool. ``modality_dropout``: chance of each modality to be taken
@@ -53,6 +76,7 @@ class TrainingPatches(Dataset[Batch]):
         self.cases = tuple(cases)
         self.store = store
         self.sampling = sampling
+        self.in_hand: InHand | None = None
         self.augmentation = augmentation
         self.targets = targets
         self.seed = seed
@@ -65,6 +89,8 @@ class TrainingPatches(Dataset[Batch]):
 
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
         """A whole batch: every patch is copied once, from the store to its place."""
+        if self.in_hand is not None:
+            self.in_hand.note([draw.case for draw in draws])
         cases = [self.store[self.cases[draw.case]] for draw in draws]
         batch = self._cut(draws, cases)
         if self.augmentation:
@@ -75,6 +101,7 @@ class TrainingPatches(Dataset[Batch]):
             batch |= {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
         seeds = [draw_seed(self.seed, "augment", draw.epoch, draw.place) for draw in draws]
         batch["seed"] = torch.tensor(seeds)
+        batch["case"] = torch.tensor([draw.case for draw in draws])
         for image, draw, prepared in zip(batch["image"], draws, cases, strict=True):
             absent = prepared.absent
             if self.modality_dropout > 0:
@@ -173,6 +200,8 @@ def drop_channels(
 
 def training_loader(patches: TrainingPatches, batches: EpochBatches, *, workers: int) -> DataLoader[Batch]:
     """Loader of training batches."""
+    if workers:
+        patches.in_hand = InHand(workers, batches.batch_size)
     return DataLoader(
         patches,
         batch_sampler=batches,

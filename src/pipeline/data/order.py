@@ -91,7 +91,7 @@ class EpochBatches(Sampler[list[Draw]]):
     """The batches of this process in one epoch; Lightning calls ``set_epoch`` before it iterates.
 
     The global batch (``batch_size`` times ``processes``) is the same whatever the number of processes, cut in
-    consecutive parts.
+    consecutive parts. ``len`` counts the batches of a whole epoch, also in one that is resumed.
     """
 
     def __init__(self, order: Order, *, batches: int, batch_size: int, process: int = 0, processes: int = 1) -> None:
@@ -101,6 +101,12 @@ class EpochBatches(Sampler[list[Draw]]):
         self.process = process
         self.processes = processes
         self.epoch = 0
+        self._resumed = (0, 0)  # epoch, batch
+
+    def resume_at(self, epoch: int, batch: int) -> None:
+        """Begin with this epoch, and it with this batch, both counted from 0."""
+        self.epoch = epoch
+        self._resumed = (epoch, batch)
 
     @property
     def sampler(self) -> EpochBatches:
@@ -117,7 +123,8 @@ class EpochBatches(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         together = self.batch_size * self.processes
         begin = self.epoch * self.batches * together
-        for batch in range(self.batches):
+        epoch, resumed = self._resumed
+        for batch in range(resumed if self.epoch == epoch else 0, self.batches):
             first = batch * together + self.process * self.batch_size
             places = range(first, first + self.batch_size)
             cases = self.order.cases(begin + first, begin + first + self.batch_size)

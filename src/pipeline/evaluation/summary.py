@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,17 @@ FloatArray = NDArray[np.float64]
 
 SEGMENTATION_METRICS = ("dice", "hd95_mm", "surface_dice", "volume_error_ml", "volume_error_percent")
 CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", *PER_CLASS_METRICS)
+
+
+# Keys of summary.json that say when and where, not what.
+CIRCUMSTANCES = ("run_dir", "mlflow", "seconds")
+
+
+def comparable(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What of summary.json is the same whenever and wherever the same training is repeated."""
+    kept = {key: value for key, value in summary.items() if key not in CIRCUMSTANCES}
+    folds = summary.get("folds", [])
+    return kept | {"folds": [{key: fold[key] for key in fold if key not in CIRCUMSTANCES} for fold in folds]}
 
 
 def summarise(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.data.labels import IGNORED
 from pipeline.data.loading import network_image
 from pipeline.data.modalities import reference_source
 from pipeline.data.preprocessing import Prepared, read_label
+from pipeline.errors import UserError, is_out_of_memory, one_line
 from pipeline.evaluation.segmentation_metrics import segmentation_case_metrics
 from pipeline.inference.decision import Decision
 from pipeline.inference.native_grid import NativeGrid
@@ -76,8 +78,9 @@ def segment_cases(
 
     with InOrder[list[dict[str, Any]]]() as background:
         for done, case in enumerate(cases, start=1):
-            prepared = prepare(case)
-            prediction = segment(networks, predictor, prepared, decision, device=device, bf16=bf16)
+            with memory_of(case.case_id):
+                prepared = prepare(case)
+                prediction = segment(networks, predictor, prepared, decision, device=device, bf16=bf16)
             background.submit(partial(finish, done, case, prepared.native_affine, prediction))
     return pd.DataFrame([row for rows in background.results for row in rows])
 
@@ -123,8 +126,9 @@ def classify_cases(
     rows: list[dict[str, Any]] = []
     for first in range(0, len(cases), batch):
         together = cases[first : first + batch]
-        image = torch.from_numpy(np.stack([network_image(prepare(case)) for case in together])).to(device)
-        probabilities = ensemble(networks, predictor, image, bf16=bf16).cpu().numpy().astype(np.float64)
+        with memory_of(", ".join(case.case_id for case in together)):
+            image = torch.from_numpy(np.stack([network_image(prepare(case)) for case in together])).to(device)
+            probabilities = ensemble(networks, predictor, image, bf16=bf16).cpu().numpy().astype(np.float64)
         for case, chances in zip(together, probabilities, strict=True):
             best = class_names[int(chances.argmax())]
             row = {**identity(case, fold), "target": case.target, "predicted": best}
@@ -132,6 +136,20 @@ def classify_cases(
         if report is not None:
             report(min(first + batch, len(cases)), len(cases))
     return pd.DataFrame(rows)
+
+
+@contextmanager
+def memory_of(cases: str) -> Iterator[None]:
+    """A lack of memory inside becomes a UserError that names the cases."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{cases}: out of memory while predicting: {one_line(str(error))}",
+            "set inference.memory_gb, a smaller sampling.patch_size, or trainer.precision=bf16",
+        ) from error
 
 
 def identity(case: Case, fold: int | None) -> dict[str, Any]:

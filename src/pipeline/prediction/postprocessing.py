@@ -73,9 +73,13 @@ def postprocess_run(
     """Decide, write postprocess.json into ``output``, apply it to the ``predictions`` that it changes.
 
     ``table``: the scores of all predictions, whose files are named by (fold, case). Gives the table with those scored
-    again that changed, and the content of postprocess.json. Only predictions with several components are compared with
-    their truth again.
+    again that changed, and the content of postprocess.json. What an earlier call changed is put back first. Only
+    predictions with several components are compared with their truth again.
     """
+    for path in predictions.values():  # of a run that was interrupted here
+        raw = path.parent.with_name(RAW_FOLDER) / path.name
+        if raw.exists():
+            raw.replace(path)
     components = LargestComponents(labels, connectivity)
     look = partial(_study, components, cases, labels)
     found = in_order(look, predictions.items(), workers)
@@ -107,7 +111,9 @@ def postprocess_run(
         mask = apply(_read(path, labels))
         raw = path.parent.with_name(RAW_FOLDER) / path.name
         raw.parent.mkdir(exist_ok=True)
-        shutil.copy2(path, raw)
+        partial_copy = raw.with_name(f".{raw.name}")
+        shutil.copy2(path, partial_copy)
+        partial_copy.replace(raw)
         source = reference_source(case, modalities)
         write_mask(path, mask, labels, source)
         return score_segmentation(case, mask, read_header(source).affine, labels, tolerance_mm, key[0])

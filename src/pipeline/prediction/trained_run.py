@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from pipeline.config.build import build
+from pipeline.config.recorded import read_plain_yaml
 from pipeline.data.case import Labels
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.errors import UserError
@@ -103,7 +103,7 @@ class TrainedRun:
     ) -> None:
         self.folder = folder
         self.card = ModelCard.read(folder / MODEL_FILE)
-        self.config = _read_config(folder / "config.yaml")
+        self.config = read_plain_yaml(folder / "config.yaml")
         self.device = device
         card = self.card
         self.labels = None if card.label_values is None else Labels(card.label_values, card.regions)
@@ -160,15 +160,3 @@ class TrainedRun:
         except (RuntimeError, KeyError) as error:
             raise UserError(f"{path}: its weights do not fit the network of config.yaml") from error
         return network.to(self.device).eval()
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: missing, this is not the folder of a run") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a configuration")
-    return content

@@ -14,13 +14,14 @@ import torch
 from pipeline.errors import UserError
 
 SLACK = 1 << 26  # bytes that any checkpoint may unpack to
+DIGEST_SUFFIX = ".sha256"  # of the file beside a checkpoint that holds its digest
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content, tensors and plain types only; a missing or damaged file raises :class:`UserError`."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint", "was the fold trained? see fold_*/checkpoints in the run folder")
-    recorded = path.with_name(path.name + ".sha256")
+    recorded = path.with_name(path.name + DIGEST_SUFFIX)
     if recorded.is_file():
         said = recorded.read_text(encoding="ascii", errors="replace").lower().split()[:1]
         if said != [file_sha256(path)]:
@@ -71,3 +72,17 @@ def file_sha256(path: Path) -> str:
     """sha256 of a file, in hexadecimal."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def weights_digests(folder: Path) -> dict[str, str]:
+    """sha256 of the network's weights in each checkpoint of a folder: of names, types, shapes and bytes alone."""
+    return {path.stem: weights_sha256(network_weights(read_checkpoint(path))) for path in sorted(folder.glob("*.ckpt"))}
+
+
+def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
+    """sha256 of weights, the same whatever file holds them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -40,6 +40,9 @@ PACKAGES = (
     "matplotlib",
 )
 
+LOCK_FILE = "constraints.txt"
+CONTAINER_VARIABLE = "PIPELINE_CONTAINER"  # set in an image: its name and digest
+
 _GIT_TIMEOUT_S = 20
 _CODE_PATTERNS = ("*.py", "*.yaml", "*.yml", "*.toml")
 
@@ -62,6 +65,8 @@ def provenance(project: Path | None) -> dict[str, Any]:
         "cpu": _cpu(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpus": _gpus(),
+        "lock_sha256": None if project is None else _sha256(project / LOCK_FILE),
+        "container": os.environ.get(CONTAINER_VARIABLE),
     }
 
 
@@ -90,6 +95,13 @@ def data_hash(files: Iterable[tuple[str, str]]) -> str:
     """One sha256 (hex) for a data set: of its file names and their sha256, in any order."""
     lines = sorted(f"{name}\0{sha256}\n" for name, sha256 in files)
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _packages() -> dict[str, str]:

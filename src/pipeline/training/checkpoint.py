@@ -1,104 +1,112 @@
-"""Checkpoints that are either whole or absent."""
+"""Checkpoint files that are either whole or absent, also on a disk that is full."""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback
 
-from pipeline.prediction.weights import file_sha256
+from pipeline.errors import UserError
+from pipeline.prediction.weights import DIGEST_SUFFIX, file_sha256, read_checkpoint
+
+log = logging.getLogger(__name__)
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+ROOM_AGAIN_S = 5.0  # between looks whether a full disk has room again
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes in the target folder, syncs to disk, renames: a full disk or a crash leaves the previous file as it was.
 
-    The sha256 of the file stands beside it (``<name>.sha256``).
+    The sha256 of the file stands beside it (``<name>.sha256``). ``on_full``: ``stop`` raises UserError when the disk is
+    full, ``wait`` tries again until there is room. Reads tensors and plain types only.
     """
+
+    def __init__(self, on_full: Literal["stop", "wait"] = "stop") -> None:
+        super().__init__()
+        self.on_full = on_full
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        with_room(lambda: _write(checkpoint, target), f"{target}: the checkpoint cannot be saved", self.on_full)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+
+def with_room(write: Callable[[], None], cause: str, on_full: Literal["stop", "wait"]) -> None:
+    """Call ``write``; where the disk is full, wait for room or raise UserError with ``cause``."""
+    told = False
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            if on_full == "stop":
+                raise UserError(
+                    f"{cause}: the disk is full ({os.strerror(error.errno)}). What was saved before is whole",
+                    "make room, then go on where it stopped: python -m pipeline train resume=RUN_FOLDER",
+                    "checkpoint.on_full=wait waits for room instead",
+                ) from error
+            if not told:
+                log.warning("%s: the disk is full. Waiting for room (checkpoint.on_full=wait)", cause)
+                told = True
+            time.sleep(ROOM_AGAIN_S)
+
+
+def _write(checkpoint: dict[str, Any], target: Path) -> None:
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    digest = target.with_name(target.name + DIGEST_SUFFIX)
+    digest_partial = target.with_name(f".{digest.name}.{uuid.uuid4().hex}")
+    try:
         try:
             with partial.open("wb") as handle:
                 torch.save(checkpoint, handle)
                 handle.flush()
                 os.fsync(handle.fileno())
-            digest = file_sha256(partial)
+        except RuntimeError as error:  # torch's writer hides what the disk said
+            raise _hidden(error, partial) from error
+        digest_partial.write_text(f"{file_sha256(partial)}  {target.name}\n", encoding="ascii")
+        if not target.exists():  # so that no new file ever stands without its digest
+            digest_partial.replace(digest)
             partial.replace(target)
-            target.with_name(target.name + ".sha256").write_text(f"{digest}  {target.name}\n", encoding="ascii")
-        finally:
-            partial.unlink(missing_ok=True)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        else:
+            partial.replace(target)
+            digest_partial.replace(digest)
+    finally:
+        partial.unlink(missing_ok=True)
+        digest_partial.unlink(missing_ok=True)
+    sync_folder(target.parent)
 
 
-class ValidateAtEnd(Callback):
-    """Has the weights validated with which training stops, wherever in an epoch that is and whatever stops it.
+def _hidden(error: RuntimeError, partial: Path) -> Exception:
+    """The OSError behind an error of torch's archive writer, or the error itself."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    try:
+        room = os.statvfs(partial.parent)
+    except OSError:
+        return error
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if room.f_bavail == 0 else error
 
-    To stand behind the callbacks that stop training by the clock or by the number of steps.
-    """
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if 0 <= trainer.max_steps <= trainer.global_step:
-            trainer.should_stop = True
-        if trainer.should_stop:
-            trainer.check_val_every_n_epoch = 1
-
-
-class KeepCheckpoints(Callback):
-    """Saves ``last.ckpt`` after every validation and at the end, and ``best.ckpt`` at the best validation metric.
-
-    ``last``: the validation metric of the weights in ``last.ckpt``, None where they were not validated.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.best = -float("inf")
-        self.best_epoch = -1
-        self.last: float | None = None
-        self._validated_step = -1
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        metric = trainer.callback_metrics.get("val_metric")
-        if trainer.sanity_checking or metric is None:
-            return
-        self.last, self._validated_step = float(metric), trainer.global_step
-        if self.last > self.best:
-            self.best, self.best_epoch = self.last, trainer.current_epoch
-            trainer.save_checkpoint(self.folder / "best.ckpt")
-        trainer.save_checkpoint(self.folder / "last.ckpt")
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._validated_step != trainer.global_step:
-            self.last = None
-        trainer.save_checkpoint(self.folder / "last.ckpt")
-        if self.best_epoch < 0:  # never validated
-            trainer.save_checkpoint(self.folder / "best.ckpt")
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0:
-            trainer.save_checkpoint(self.folder / "last.ckpt")
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "last": self.last,
-            "validated_step": self._validated_step,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
-        self.last, self._validated_step = state_dict["last"], state_dict["validated_step"]
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder written to disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

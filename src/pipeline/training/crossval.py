@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,8 +12,10 @@ import torch
 import yaml
 
 from pipeline.config.plans import PLAN_FILE
+from pipeline.config.recorded import EXPERIMENT_FILE
 from pipeline.data.fingerprint import FINGERPRINT_FILE, Fingerprint
 from pipeline.data.folds import Fold
+from pipeline.evaluation.cases import CASES_FILE, read_cases, write_cases
 from pipeline.evaluation.postprocessing import in_words
 from pipeline.evaluation.summary import summarise
 from pipeline.json_file import write_json
@@ -23,16 +24,31 @@ from pipeline.prediction.postprocessing import POSTPROCESS_FILE, postprocess_run
 from pipeline.prediction.trained_run import MODEL_FILE, ModelCard
 from pipeline.tasks.classification import ClassificationTask
 from pipeline.tasks.segmentation import SegmentationTask
+from pipeline.tracking.changes import CHANGES_FILE
 from pipeline.tracking.tracker import Tracker
+from pipeline.training.before import PROVENANCE_FILE
 from pipeline.training.device import accelerator_kind, choose_precision
 from pipeline.training.experiment import Experiment
-from pipeline.training.fold import FittedFold
+from pipeline.training.fold import FITTED_FILE, PACE_FILE, FittedFold
 from pipeline.training.fold_run import FoldRun, fold_key
+from pipeline.training.manifest import MANIFEST_FILE
 from pipeline.training.pictures import draw_classification, draw_curves, draw_segmentation
 
 PARENT = "parent"
+FINISHED_FILE = "finished.json"  # of a fold with which nothing is left to be done
 RAW_CASES_FILE = "cases_raw.csv"  # cases.csv before postprocessing
-RECORDED = ("config.yaml", PLAN_FILE, MODEL_FILE, "folds.json", "provenance.json", "check.json", FINGERPRINT_FILE)
+RECORDED = (
+    EXPERIMENT_FILE,
+    "config.yaml",
+    PLAN_FILE,
+    MODEL_FILE,
+    "folds.json",
+    MANIFEST_FILE,
+    PROVENANCE_FILE,
+    CHANGES_FILE,
+    "check.json",
+    FINGERPRINT_FILE,
+)
 
 
 class CrossValidation:
@@ -46,7 +62,6 @@ class CrossValidation:
 
     def run(self, tags: Mapping[str, str]) -> dict[str, Any]:
         """Train, predict, summarise. Returns the content of summary.json."""
-        begun = time.monotonic()
         resolved = self.experiment.resolved()
         (self.output / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
         write_json(self.output / MODEL_FILE, self._card().as_json())
@@ -55,22 +70,28 @@ class CrossValidation:
             for name in RECORDED:
                 if (self.output / name).exists():
                     self.tracker.log_artifact(PARENT, self.output / name)
-        fitted, rebalanced, tables = {}, {}, []
+        fitted, rebalanced = {}, {}
         for fold in self.experiment.run_folds:
             run, key = FoldRun(self.experiment, fold), fold_key(fold.index)
+            rebalanced[fold.index] = run.rebalancing.params
+            trained = FittedFold.read(run.folder)
+            if trained is not None and (run.folder / FINISHED_FILE).exists():
+                fitted[fold.index] = trained
+                self.experiment.console.print(f"fold {fold.index}: finished before", highlight=False)
+                continue
             if run.rebalancing.line is not None:
                 self.experiment.console.print(f"fold {fold.index}: {run.rebalancing.line}", highlight=False)
-            rebalanced[fold.index] = run.rebalancing.params
             if self.tracker is not None:
                 params = {"fold": fold.index, "repeat": fold.repeat, **run.rebalancing.params}
                 self.tracker.start_run(key, f"fold {fold.index}", parent=PARENT, tags=tags, params=params)
             fitted[fold.index] = run.train(partial(self._send, key))
             self._tell_what_ended(fold, fitted[fold.index])
-            tables.append(run.predict())
-            tables[-1].insert(tables[-1].columns.get_loc("fold") + 1, "repeat", fold.repeat)
-            self._end_fold(fold, tables[-1])
-        table = pd.concat(tables, ignore_index=True)
-        return self._finish(fitted, rebalanced, table, time.monotonic() - begun)
+            table = run.predict()
+            table.insert(table.columns.get_loc("fold") + 1, "repeat", fold.repeat)
+            write_cases(table, run.folder / CASES_FILE)
+            self._end_fold(fold, run.folder)
+        table = pd.concat([read_cases(self.output / fold_key(fold) / CASES_FILE) for fold in fitted], ignore_index=True)
+        return self._finish(fitted, rebalanced, table)
 
     def _tell_what_ended(self, fold: Fold, fitted: FittedFold) -> None:
         schedule = self.settings.schedule
@@ -103,21 +124,22 @@ class CrossValidation:
             channels=self.experiment.channels,
         )
 
-    def _end_fold(self, fold: Fold, table: pd.DataFrame) -> None:
-        key = fold_key(fold.index)
-        folder = self.output / key
-        table.to_csv(folder / "cases.csv", index=False)
+    def _end_fold(self, fold: Fold, folder: Path) -> None:
+        """Report a fold that is trained and predicted; the file that says it is finished comes last."""
+        key, table = fold_key(fold.index), read_cases(folder / CASES_FILE)
         block = self._summarise(table, [fold.index])
         means = {name: entry["mean"] for name, entry in block["metrics"].items() if entry["mean"] is not None}
         self.experiment.console.print(f"fold {fold.index}: {_in_words(means)}", highlight=False)
         draw_curves({fold.index: folder / "metrics.csv"}, folder / "learning_curves.png", self._metric_name())
         if self.tracker is not None:
             self.tracker.log_metrics(key, {f"oof_{name}": value for name, value in means.items()}, 0)
-            self.tracker.log_artifact(key, folder / "cases.csv")
+            for name in (CASES_FILE, FITTED_FILE, PACE_FILE):
+                self.tracker.log_artifact(key, folder / name)
             self.tracker.log_artifact(key, folder / "learning_curves.png", "figures")
             if self.settings.tracking.checkpoints:
                 self.tracker.log_artifact(key, folder / "checkpoints", "checkpoints")
             self.tracker.end_run(key, "FINISHED")
+        write_json(folder / FINISHED_FILE, {"cases": len(table)})
 
     def _summarise(self, table: pd.DataFrame, folds: list[int]) -> dict[str, Any]:
         how = self.settings.evaluation
@@ -132,11 +154,10 @@ class CrossValidation:
         fitted: Mapping[int, FittedFold],
         rebalanced: Mapping[int, Mapping[str, Any]],
         table: pd.DataFrame,
-        seconds: float,
     ) -> dict[str, Any]:
         experiment, output = self.experiment, self.output
         table, postprocessed = self._postprocess(table, list(fitted))
-        table.to_csv(output / "cases.csv", index=False)
+        write_cases(table, output / CASES_FILE)
         block = self._summarise(table, list(fitted)) | postprocessed
         if self.settings.evaluation.figures:
             self._draw(fitted, table)
@@ -159,6 +180,7 @@ class CrossValidation:
                     "best_epoch": fold.best_epoch,
                     "last_validation_metric": fold.last_metric,
                     "sampling_fallback": fold.fallbacks,
+                    "skipped_steps": fold.skipped,
                     **rebalanced[index],
                 }
                 for index, fold in fitted.items()
@@ -167,7 +189,7 @@ class CrossValidation:
             "n_cases": int(table["case_id"].nunique()),
             "n_patients": int(table["patient_id"].nunique()),
             "repeats": int(table["repeat"].nunique()),
-            "seconds": round(seconds, 1),
+            "seconds": round(sum(fold.seconds for fold in fitted.values()), 1),
             **block,
         }
         if self.tracker is not None:
@@ -201,7 +223,7 @@ class CrossValidation:
         self.experiment.console.print(in_words(content), highlight=False, soft_wrap=True)
         said = {"kept": content["kept"], "decided_on": content["decided_on"]}
         if content["kept"]:
-            raw.to_csv(self.output / RAW_CASES_FILE, index=False)
+            write_cases(raw, self.output / RAW_CASES_FILE)
             said["raw_metrics"] = self._summarise(raw, folds)["metrics"]
         return table, {"postprocessing": said}
 
@@ -216,7 +238,7 @@ class CrossValidation:
     def _draw(self, fitted: Mapping[int, FittedFold], table: pd.DataFrame) -> None:
         figures = self.output / "figures"
         figures.mkdir(exist_ok=True)
-        histories = {index: fold.folder / "metrics.csv" for index, fold in fitted.items()}
+        histories = {index: self.output / fold_key(index) / "metrics.csv" for index in fitted}
         draw_curves(histories, figures / "learning_curves.png", self._metric_name())
         if self.settings.task == "classification":
             draw_classification(table, self.experiment.dataset, figures)
@@ -233,7 +255,7 @@ class CrossValidation:
             values |= {f"{name}/{label}": part["mean"] for label, part in entry["per_class"].items()}
             metrics.update({key: value for key, value in values.items() if value is not None})
         self.tracker.log_metrics(PARENT, metrics, 0)
-        for name in ("cases.csv", RAW_CASES_FILE, POSTPROCESS_FILE):
+        for name in (CASES_FILE, RAW_CASES_FILE, POSTPROCESS_FILE):
             if (self.output / name).exists():
                 self.tracker.log_artifact(PARENT, self.output / name)
         if (self.output / "figures").exists():

@@ -9,12 +9,11 @@ from typing import Literal
 import torch
 
 
-def use_threads(threads: int | None, processes: int = 1) -> int:
-    """Set the CPU threads of this process; None divides the cores it may use by ``processes``. Returns the number."""
+def chosen_threads(threads: int | None, processes: int = 1) -> int:
+    """The CPU threads of this process; None divides the cores it may use by ``processes``."""
     if threads is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
         threads = max(1, cores // processes)
-    torch.set_num_threads(threads)
     return threads
 
 
@@ -39,10 +38,15 @@ def choose_precision(precision: str, device: str) -> Literal["32-true", "bf16-mi
     return "32-true"
 
 
-def use_deterministic(deterministic: bool) -> None:
-    """Deterministic algorithms where torch has them, a warning (once) where it has not."""
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+def use_reproducible(reproducible: bool | str, device: str) -> None:
+    """``strict``: deterministic algorithms, an error where there is none; ``fast``: the fastest.
+
+    True: on a CPU deterministic algorithms, a warning (once) where there is none; on a GPU ``fast``.
+    """
+    deterministic = reproducible == "strict" or (reproducible is True and device == "cpu")
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         warnings.filterwarnings("once", message=".*does not have a deterministic implementation.*")
+    torch.use_deterministic_algorithms(deterministic, warn_only=reproducible is True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it has not written

@@ -21,11 +21,21 @@ from pipeline.training.device import accelerator_kind, choose_precision, compute
 from pipeline.training.engine_trial import Choice, Trial, choose
 from pipeline.training.experiment import Experiment
 
+CHOSEN = ("norm", "memory_format", "compile")
 
-def with_engine(experiment: Experiment, cache: Path) -> tuple[Experiment, Choice]:
-    """The experiment with its engine chosen: recorded in its settings and in the tree that becomes config.yaml."""
+
+def with_engine(
+    experiment: Experiment, cache: Path, recorded: Mapping[str, Any] | None = None
+) -> tuple[Experiment, Choice]:
+    """The experiment with its engine chosen: recorded in its settings and in the tree that becomes config.yaml.
+
+    ``recorded``: what this run, or the one that is repeated, chose before; it stands for ``auto``.
+    """
     settings = experiment.settings
     asked, trainer = settings.engine, settings.trainer
+    if recorded:
+        known = {name: recorded[name] for name in CHOSEN if getattr(asked, name) == "auto" and name in recorded}
+        asked = asked.model_copy(update=known)
     device = torch.device(accelerator_kind(trainer.accelerator))
     precision = choose_precision(trainer.precision, device.type)
     config = experiment.resolved()["network"]
@@ -42,7 +52,7 @@ def with_engine(experiment: Experiment, cache: Path) -> tuple[Experiment, Choice
         steps=asked.trial_steps,
         least_gain=asked.least_gain,
     )
-    identity = {"network": config, "machine": machine(device), "deterministic": trainer.deterministic}
+    identity = {"network": config, "machine": machine(device), "reproducible": str(settings.reproducible)}
     with torch.random.fork_rng(devices=[]):
         fusable = asked.norm == "auto" and can_fuse(network())
     choice = choose(candidates(asked, device.type, fusable), network, trial, cache / "engine", identity)

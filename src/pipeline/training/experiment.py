@@ -22,6 +22,7 @@ from pipeline.data.sides import Sides, sides_of
 from pipeline.data.store import Store, StoreSettings
 from pipeline.errors import UserError
 from pipeline.inference.predictor import SlidingWindow, WholeImage
+from pipeline.training.interrupt import Interrupt
 
 MIRRORS = ("pipeline.transforms.RandomMirror", "pipeline.transforms.mirror.RandomMirror")
 
@@ -42,6 +43,8 @@ class Experiment:
     output: Path
     console: Console
     trusted: tuple[str, ...]
+    interrupt: Interrupt
+    replay: Mapping[int, Sequence[float]]  # progress of every step of a fold, where it is trained as before
 
     @property
     def run_folds(self) -> list[Fold]:
@@ -195,6 +198,8 @@ def make_ready(
     console: Console,
     trusted: tuple[str, ...],
     workers: int,
+    interrupt: Interrupt,
+    replay: Mapping[int, Sequence[float]],
     report: Callable[[int, int], None],
 ) -> Experiment:
     """Preprocess every case and find the sizes that follow from them."""
@@ -226,6 +231,8 @@ def make_ready(
         output=output,
         console=console,
         trusted=trusted,
+        interrupt=interrupt,
+        replay=replay,
     )
     if settings.task == "segmentation":
         for shape in np.unique(shapes, axis=0).tolist():

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import logging
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, Timer
 from rich.console import Console
 from torch.utils.data import DataLoader
 
 from pipeline.data.loading import Batch
+from pipeline.data.order import EpochBatches
+from pipeline.json_file import read_json, write_json
+from pipeline.prediction.weights import weights_digests
 from pipeline.tasks.base import Task
-from pipeline.training.checkpoint import AtomicCheckpointIO, KeepCheckpoints, ValidateAtEnd
+from pipeline.training.breakdown import NoteBatch, explained
+from pipeline.training.checkpoint import AtomicCheckpointIO
 from pipeline.training.ema import WarmEMA
-from pipeline.training.fallbacks import METRIC, CountFallbacks
+from pipeline.training.epoch_sums import EpochSums
+from pipeline.training.interrupt import Interrupt
+from pipeline.training.keep import KeepCheckpoints, ValidateAtEnd
+from pipeline.training.not_finite import WatchGradients
 from pipeline.training.pace import Pace
 from pipeline.training.progress import ShowProgress
 from pipeline.training.record import RecordMetrics
+from pipeline.training.resume_points import FOLDER, SaveResumePoints, discard_points, newest_point
+
+FITTED_FILE = "fitted.json"  # of a fold that is trained
+PACE_FILE = "pace.npy"  # progress of its every step
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How the loop of one fold runs; see conf/trainer for the meaning and units of each value."""
+    """How the loop of one fold runs; see conf/trainer and conf/train.yaml for the meaning and units of each value."""
 
     accelerator: str
     devices: int | str
@@ -36,19 +48,21 @@ class LoopSettings:
     strategy: str
     precision: str  # Lightning's name
     max_seconds: float | None
-    max_steps: int | None
     gradient_clip: float | None
     accumulate: int
     ema_decay: float | None
     validate_every: int
     early_stopping: int | None
+    save_every: float  # s
+    save_share: float
+    on_full: Literal["stop", "wait"]
+    on_nan: Literal["stop", "skip"]
 
 
 @dataclass(frozen=True)
 class FittedFold:
     """What training left behind."""
 
-    folder: Path
     best_metric: float | None  # None: never validated
     best_epoch: int | None
     last_metric: float | None  # of the weights with which training ended
@@ -56,6 +70,20 @@ class FittedFold:
     steps: int
     seconds: float
     fallbacks: int = 0  # patches that were to be centred on a class that their case does not have
+    skipped: int = 0  # steps that were left out because the loss was not finite
+    weights: Mapping[str, str] = field(default_factory=dict)  # sha256 of those of the network, by checkpoint
+
+    def write(self, folder: Path) -> None:
+        """Record that the fold in ``folder`` is trained."""
+        write_json(folder / FITTED_FILE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> FittedFold | None:
+        """What was recorded, None for a fold that is not trained to its end."""
+        try:
+            return cls(**read_json(folder / FITTED_FILE))
+        except (OSError, ValueError, TypeError):
+            return None
 
 
 def fit_fold(
@@ -65,36 +93,47 @@ def fit_fold(
     pace: Pace,
     settings: LoopSettings,
     *,
+    cases: Sequence[str],
     folder: Path,
     title: str,
     console: Console,
     send: Callable[[Mapping[str, float], int], None],
+    interrupt: Interrupt,
 ) -> FittedFold:
-    """Train ``task`` and write ``metrics.csv`` and ``checkpoints/{last,best}.ckpt`` into ``folder``.
+    """Train ``task``, from the newest resume point in ``folder`` if there is one, and leave ``metrics.csv``,
+    ``checkpoints/{last,best}.ckpt``, ``pace.npy`` and ``fitted.json`` in it.
 
-    ``send(metrics, epoch)`` receives each epoch's metrics. A fold of which nothing is left to train stops at once.
+    ``cases``: the ids that batches mean by ``case``.
+    ``send(metrics, epoch)`` receives each epoch's metrics. Raises Stopped when ``interrupt`` asks for it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    keep = KeepCheckpoints(folder / "checkpoints")
+    keep, sums, note = KeepCheckpoints(folder / "checkpoints"), EpochSums(), NoteBatch(cases)
     callbacks: list[Callback] = [pace]
-    if settings.max_seconds is not None:
+    if settings.max_seconds is not None and pace.replay is None:
         callbacks.append(Timer(timedelta(seconds=settings.max_seconds), verbose=False))
     callbacks.append(ValidateAtEnd())
     if settings.ema_decay is not None:
         callbacks.append(WarmEMA(settings.ema_decay))
-    record = RecordMetrics(folder / "metrics.csv", send, lambda: pace.elapsed)
     callbacks += [
-        CountFallbacks(),
+        note,
+        WatchGradients(settings.on_nan, cases, folder),
+        sums,
         keep,
-        record,
+        RecordMetrics(folder / "metrics.csv", send, lambda: pace.elapsed, sums, settings.on_full),
         ShowProgress(title, pace, console),
     ]
     if settings.early_stopping is not None:
         callbacks.append(
             EarlyStopping("val_metric", mode="max", patience=settings.early_stopping, check_on_train_epoch_end=False)
         )
-    begun = time.monotonic()
-    with quiet_lightning():
+    points = folder / FOLDER
+    callbacks.append(SaveResumePoints(points, interrupt, every=settings.save_every, share=settings.save_share))
+    point = newest_point(points)
+    if point is not None:
+        console.print(f"{title}: resumed at epoch {point.epoch + 1}, batch {point.batch + 1}", highlight=False)
+        assert isinstance(train.batch_sampler, EpochBatches)
+        train.batch_sampler.resume_at(point.epoch, point.batch)
+    with quiet_lightning(), interrupt.deferred():
         trainer = Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
@@ -102,12 +141,11 @@ def fit_fold(
             strategy=settings.strategy,
             precision=settings.precision,  # type: ignore[arg-type]
             max_epochs=-1,
-            max_steps=settings.max_steps or -1,
             gradient_clip_val=settings.gradient_clip,
             accumulate_grad_batches=settings.accumulate,
             check_val_every_n_epoch=settings.validate_every,
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(settings.on_full)],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -116,17 +154,24 @@ def fit_fold(
             num_sanity_val_steps=0,
             default_root_dir=folder,
         )
-        trainer.fit(task, train, validation)
-    return FittedFold(
-        folder=folder,
+        with explained(title, note, getattr(train.dataset, "in_hand", None)):
+            trainer.fit(task, train, validation, ckpt_path=None if point is None else point.path)
+    fitted = FittedFold(
         best_metric=keep.best if keep.best_epoch >= 0 else None,
         best_epoch=keep.best_epoch if keep.best_epoch >= 0 else None,
         last_metric=keep.last,
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
-        seconds=time.monotonic() - begun,
-        fallbacks=int(sum(row.get(METRIC, 0) for row in record.rows)),
+        seconds=round(pace.elapsed, 1),
+        fallbacks=sums.fallbacks,
+        skipped=sums.skipped,
+        weights=weights_digests(folder / "checkpoints") if trainer.is_global_zero else {},
     )
+    if trainer.is_global_zero:
+        np.save(folder / PACE_FILE, np.array(pace.history))
+        fitted.write(folder)
+        discard_points(points)
+    return fitted
 
 
 QUIET = (
@@ -135,6 +180,7 @@ QUIET = (
     ".*LeafSpec.*",
     ".*`max_epochs` was not set.*",
     ".*recommended.*sync_dist.*",
+    ".*dataloader is not resumable.*",
 )
 
 

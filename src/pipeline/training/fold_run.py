@@ -16,6 +16,7 @@ from pipeline.data.folds import Fold
 from pipeline.data.loading import TrainingPatches, WholeCases, training_loader, validation_loader
 from pipeline.data.modalities import channel_means
 from pipeline.data.order import EpochBatches
+from pipeline.errors import UserError
 from pipeline.inference.decision import Decision
 from pipeline.networks.engine import Engine, use_engine
 from pipeline.networks.modalities import CompleteModalities
@@ -25,6 +26,7 @@ from pipeline.randomness import draw_seed, generator
 from pipeline.ranks import rank
 from pipeline.tasks.base import Task
 from pipeline.tasks.classification import ClassificationTask
+from pipeline.tasks.parts import StepInParts
 from pipeline.tasks.segmentation import SegmentationTask
 from pipeline.training.augmentation import batch_augmentation, sample_augmentation
 from pipeline.training.device import accelerator_kind, choose_precision
@@ -58,12 +60,21 @@ class FoldRun:
         self.decision = Decision(painted, self.settings.inference.region_threshold)
 
     def train(self, send: Callable[[Mapping[str, float], int], None]) -> FittedFold:
-        """Fit; ``send(metrics, epoch)`` receives each epoch's metrics."""
+        """Fit, unless that was done before; ``send(metrics, epoch)`` receives each epoch's metrics."""
+        done = FittedFold.read(self.folder)
+        if done is not None:
+            return done
         experiment, settings = self.experiment, self.settings
         trainer, schedule = settings.trainer, settings.schedule
         targets = experiment.target_indices(self.cases)
         transforms, task = self.config["transforms"], self._task()
         task.augmentation = batch_augmentation(transforms, experiment.trusted)
+        if settings.engine.oom == "shrink":
+            if world_of(trainer)[1] > 1:
+                raise UserError(
+                    "engine.oom=shrink works in one process; here are several", "set a smaller sampling.batch_size"
+                )
+            task.in_parts = StepInParts()
         patches = TrainingPatches(
             self.cases,
             experiment.store,
@@ -88,6 +99,8 @@ class FoldRun:
             if schedule.epochs is None
             else max(1, schedule.epochs * len(batches) // trainer.accumulate),
             budget=None if schedule.budget is None else seconds_of(schedule.budget),
+            most_steps=trainer.max_steps,
+            replay=experiment.replay.get(self.fold.index),
         )
         return fit_fold(
             task,
@@ -101,17 +114,22 @@ class FoldRun:
                 strategy=trainer.strategy,
                 precision=self.precision,
                 max_seconds=None if trainer.max_time is None else seconds_of(trainer.max_time),
-                max_steps=trainer.max_steps,
                 gradient_clip=trainer.gradient_clip,
                 accumulate=trainer.accumulate,
                 ema_decay=trainer.ema_decay,
                 validate_every=trainer.validate_every,
                 early_stopping=trainer.early_stopping,
+                save_every=seconds_of(settings.checkpoint.every),
+                save_share=settings.checkpoint.share,
+                on_full=settings.checkpoint.on_full,
+                on_nan=settings.on_nan,
             ),
+            cases=[case.case_id for case in self.cases],
             folder=self.folder,
             title=f"fold {self.fold.index}",
             console=experiment.console,
             send=send,
+            interrupt=experiment.interrupt,
         )
 
     def predict(self) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,13 +18,24 @@ class Pace(Callback):
 
     Progress is the share of ``total_steps`` that are done or, when ``budget`` (s) is given, of the time that has
     passed, whichever is further: a budgeted training ends on time with the rate at its end value, on any machine. The
-    progress of every step is kept in checkpoints (``history``).
+    progress of every step is kept in checkpoints (``history``). ``most_steps`` ends training wherever progress is.
+    ``replay`` is the history of an earlier training: the same steps at the same rates again, whatever the clock says.
     """
 
-    def __init__(self, shape: Shape, *, total_steps: int | None, budget: float | None) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        total_steps: int | None,
+        budget: float | None,
+        most_steps: int | None = None,
+        replay: Sequence[float] | None = None,
+    ) -> None:
         self.shape = shape
         self.total_steps = total_steps
-        self.budget = budget
+        self.budget = None if replay is not None else budget
+        self.most_steps = len(replay) if replay is not None else most_steps
+        self.replay = replay
         self.history: list[float] = []
         self.progress = 0.0
         self._spent = 0.0  # s before this process, after a resume
@@ -36,6 +48,8 @@ class Pace(Callback):
 
     def now(self, step: int) -> float:
         """Progress after ``step`` optimizer steps."""
+        if self.replay is not None:
+            return float(self.replay[step]) if step < len(self.replay) else 1.0
         parts = [0.0]
         if self.total_steps is not None:
             parts.append(step / self.total_steps)
@@ -65,7 +79,8 @@ class Pace(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        done = self.now(trainer.global_step) >= 1.0
+        step = trainer.global_step
+        done = self.now(step) >= 1.0 or (self.most_steps is not None and step >= self.most_steps)
         if self.budget is not None and trainer.world_size > 1:
             done = bool(trainer.strategy.broadcast(done))
         if done:

@@ -50,10 +50,10 @@ class ShowProgress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not trainer.is_global_zero or outputs is None:
+        loss: Tensor | None = getattr(pl_module, "last_loss", None)
+        if not trainer.is_global_zero or loss is None:
             return
         now = time.monotonic()
-        loss: Tensor = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
         self._loss = loss if self._loss is None else torch.lerp(self._loss, loss, 0.1)
         if self._bar is None and now < self._next_line:
             return

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from pipeline.config.schema import TrainConfig
+from pipeline.config.yaml_files import shown
 from pipeline.data.case import Dataset
 from pipeline.data.fingerprint import FINGERPRINT_FILE, FingerprintSettings, fingerprint_dataset, write_fingerprint
 from pipeline.data.folds import folds_of, write_folds
@@ -19,18 +22,20 @@ from pipeline.json_file import write_json
 from pipeline.networks.host_memory import keep_freed_memory
 from pipeline.progress_bar import progress_bar
 from pipeline.ranks import rank
+from pipeline.tracking.changes import CHANGES_FILE, write_changes
 from pipeline.tracking.provenance import provenance, provenance_tags
 from pipeline.tracking.tracker import Status, Tracker
 from pipeline.tracking.uri import open_page_command, store_uri
+from pipeline.training.before import PROVENANCE_FILE, Before, engine_of, paces_of
 from pipeline.training.crossval import CrossValidation
-from pipeline.training.device import accelerator_kind, use_deterministic, use_threads
+from pipeline.training.device import accelerator_kind, chosen_threads, use_reproducible
 from pipeline.training.duration import seconds_of
 from pipeline.training.engine import require_engine, with_engine
 from pipeline.training.experiment import folds_to_run, make_ready, require_dimensions
 from pipeline.training.fold_run import FoldRun
+from pipeline.training.interrupt import Interrupt, Stopped
+from pipeline.training.manifest import Manifest, manifest_of
 from pipeline.training.rebalancing import rebalanced_twice, require_sampling
-
-KILLED = 130  # exit status after Ctrl-C, as shells use it
 
 
 def train(
@@ -43,19 +48,33 @@ def train(
     cache: Path,
     console: Console,
     trusted: tuple[str, ...],
+    interrupt: Interrupt,
+    resumed: bool = False,
+    repeated: Path | None = None,
 ) -> int:
-    """Prepare, cross-validate, record and print a checked data set; the exit status."""
+    """Prepare, cross-validate, record and print a checked data set; the exit status.
+
+    ``resumed``: ``output`` holds this run, interrupted. ``repeated``: folder of a run to train as again, on its clock
+    and with its engine.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     trainer = settings.trainer
-    threads = use_threads(trainer.threads, 1 if trainer.devices == "auto" else int(trainer.devices))
-    use_deterministic(trainer.deterministic)
+    threads = threads_of(settings)
+    torch.set_num_threads(threads)
     device = accelerator_kind(trainer.accelerator)
+    use_reproducible(settings.reproducible, device)
     require_engine(settings.engine, device)
     if settings.engine.keep_memory and device == "cpu":
         keep_freed_memory()
     split = settings.folds
     folds = folds_of(dataset, split.model_dump(), foreground=checked.foreground(dataset), together=checked.duplicates)
     folds_to_run(settings, folds)  # a fold that is not there is told of before anything is preprocessed
+    manifest = manifest_of(dataset, folds, checked)
+    before = Before.read(output) if resumed else None
+    if before is not None:
+        before.require_same(manifest)
+    if repeated is not None:
+        Manifest.read(repeated).require_same(manifest, repeated)
     require_dimensions(settings, dataset)
     require_sampling(settings, dataset)
     with progress_bar(console, "preprocessing") as report:
@@ -70,16 +89,19 @@ def train(
             console=console,
             trusted=trusted,
             workers=threads,
+            interrupt=interrupt,
+            replay=paces_of(repeated) if repeated is not None else {},
             report=report,
         )
     wanted = experiment.run_folds
     with console.status("engine: measuring"):
-        experiment, engine = with_engine(experiment, cache)
-    output.mkdir(parents=True, exist_ok=True)
+        recorded = before.engine if before is not None else engine_of(repeated) if repeated is not None else None
+        experiment, engine = with_engine(experiment, cache, recorded)
     if rank() > 0:
         for fold in wanted:  # the first process predicts and records; this one only trains with it
             FoldRun(experiment, fold).train(lambda metrics, epoch: None)
         return 0
+    manifest.write(output)
     write_folds(output / "folds.json", folds, dataset, split.seed)
     write_json(output / "check.json", checked.to_json())
     with progress_bar(console, "fingerprint") as report:
@@ -93,9 +115,13 @@ def train(
             report=report,
         )
     write_fingerprint(output / FINGERPRINT_FILE, fingerprint)
-    found = provenance(project_folder()) | {"data_hash": checked.data_hash, "threads": threads}
+    found = found_here(settings) | {"data_hash": checked.data_hash}
     found["engine"] = engine.as_json()
-    write_json(output / "provenance.json", found)
+    if before is None:
+        write_json(output / PROVENANCE_FILE, found)
+        write_changes(project_folder(), output / CHANGES_FILE)
+    else:
+        before.add(output, found)
     console.print(
         f"{settings.name}: {len(dataset.cases)} cases of {len(dataset.patients)} patients, "
         f"training {len(wanted)} of {len(folds)} folds, patch {'x'.join(map(str, experiment.patch_size))}",
@@ -111,10 +137,14 @@ def train(
     try:
         summary = CrossValidation(experiment, tracker).run(tags)
         status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit after its own clean-up
+    except Stopped:
         status = "KILLED"
-        console.print(f"\nStopped. What exists is in {output}", highlight=False)
-        return KILLED
+        console.print(
+            f"\nStopped. To go on: python -m pipeline train resume={shlex.quote(shown(output))}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise
     finally:
         if tracker is not None:
             tracker.close(status)
@@ -123,6 +153,19 @@ def train(
     if tracker is not None:
         console.print(f"MLflow:  {open_page_command(tracker.uri)}", highlight=False, soft_wrap=True)
     return 0
+
+
+def found_here(settings: TrainConfig) -> dict[str, Any]:
+    """The provenance of a training with these settings in this process."""
+    found = provenance(project_folder())
+    found["cpu"]["capability"] = torch.backends.cpu.get_cpu_capability()
+    return found | {"threads": threads_of(settings)}
+
+
+def threads_of(settings: TrainConfig) -> int:
+    """The CPU threads of a training with these settings."""
+    devices = settings.trainer.devices
+    return chosen_threads(settings.trainer.threads, 1 if devices == "auto" else int(devices))
 
 
 def open_tracker(settings: TrainConfig, output: Path) -> Tracker | None:

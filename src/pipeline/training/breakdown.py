@@ -1,0 +1,77 @@
+"""What broke a training, told by the cases at which it happened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback
+
+from pipeline.data.loading import InHand
+from pipeline.errors import UserError, is_out_of_memory, one_line
+
+_PIDS = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process")
+SMALLER = (
+    "sampling.batch_size or sampling.patch_size smaller, or trainer.precision=bf16",
+    "engine.oom=shrink computes a batch in parts where it does not fit",
+)
+
+
+class NoteBatch(Callback):
+    """Knows which cases the step in hand works on; ``cases``: ids by index."""
+
+    def __init__(self, cases: Sequence[str]) -> None:
+        self.cases = cases
+        self._batch: Any = None
+        self.place = ""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._batch = batch
+        self.place = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._batch = None
+        self.place = f"epoch {trainer.current_epoch + 1}, validation case {batch_idx + 1}"
+
+    def in_hand(self) -> list[str]:
+        """The cases of the batch."""
+        if not isinstance(self._batch, dict) or "case" not in self._batch:
+            return []
+        return list(dict.fromkeys(self.cases[index] for index in self._batch["case"].tolist()))
+
+
+@contextmanager
+def explained(title: str, note: NoteBatch, in_hand: InHand | None) -> Iterator[None]:
+    """Turn the loss of a worker and a lack of memory into a UserError that names the cases; the rest passes."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        if pids := _PIDS.search(text):
+            lost = [int(pid) for pid in pids[1].split(",")]
+            cases = [] if in_hand is None else in_hand.of(lost, note.cases)
+            raise UserError(
+                f"{title}: a data-loading worker ended unexpectedly{_at(cases)}",
+                "most often the system ended it because memory ran out: trainer.workers=0 or fewer need less",
+                "go on where it stopped: python -m pipeline train resume=RUN_FOLDER",
+            ) from error
+        if caught := _WORKER.search(text):
+            last = text.strip().splitlines()[-1]
+            raise UserError(f"{title}: a data-loading worker failed: {last}", f"it raised {caught[1]}") from error
+        if is_out_of_memory(error):
+            raise UserError(
+                f"{title}: out of memory in {note.place}{_at(note.in_hand())}: {one_line(text)}", *SMALLER
+            ) from error
+        raise
+
+
+def _at(cases: Sequence[str]) -> str:
+    return f" at {', '.join(cases)}" if cases else ""

@@ -1,0 +1,64 @@
+"""What an epoch adds up to: the mean loss, and how often something did not go as asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+LOSS, FALLBACK, SKIPPED = "train_loss", "sampling_fallback", "skipped_steps"
+
+
+class EpochSums(Callback):
+    """Sums over the batches of an epoch and all processes; a resumed epoch goes on with those it had.
+
+    ``train_loss``: mean over samples. ``sampling_fallback``: patches that were to be centred on a class that their case
+    does not have; batches say it under ``fallback`` (B,) bool. ``skipped_steps``: batches whose loss was not finite.
+    The task holds the loss of the last batch in ``last_loss``, None for a skipped one.
+    """
+
+    def __init__(self) -> None:
+        self.fallbacks = self.skipped = 0  # of the whole training
+        self._sums: dict[str, Tensor] = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss: Tensor | None = getattr(pl_module, "last_loss", None)
+        size = len(batch["image"])
+        self._add("samples", torch.tensor(0 if loss is None else size, device=pl_module.device))
+        self._add(SKIPPED, torch.tensor(int(loss is None), device=pl_module.device))
+        if loss is not None:
+            self._add(LOSS, loss.double() * size)
+        if "fallback" in batch:
+            self._add(FALLBACK, batch["fallback"].sum())
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self._sums[name] = self._sums[name] + value if name in self._sums else value.double()
+
+    def take(self, trainer: Trainer) -> dict[str, float]:
+        """The values of the epoch that ends; the next starts from nothing. To be called by every process."""
+        names = sorted(self._sums)
+        sums = torch.stack([self._sums[name] for name in names]) if names else torch.zeros(0)
+        if trainer.world_size > 1:
+            sums = trainer.strategy.reduce(sums, reduce_op="sum")
+        values = dict(zip(names, sums.tolist(), strict=True))
+        self._sums = {}
+        samples = values.pop("samples", 0.0)
+        if LOSS in values and samples:
+            values[LOSS] /= samples
+        self.fallbacks += int(values.get(FALLBACK, 0))
+        self.skipped += int(values.get(SKIPPED, 0))
+        if not values.get(SKIPPED):
+            values.pop(SKIPPED, None)
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self._sums), "fallbacks": self.fallbacks, "skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._sums = dict(state_dict["sums"])
+        self.fallbacks, self.skipped = state_dict["fallbacks"], state_dict["skipped"]
