@@ -5,8 +5,8 @@
 The shipped experiment hippocampus_unet with all its defaults, but for a number of steps instead of a time, 50 batches
 an epoch and one validation at the end. Sides, in turn: neither resume points nor tracking; the defaults (an sqlite
 store); a `mlflow server`; the same server stopped for `--outage` seconds in the middle. Prints seconds of training from
-the clock in metrics.csv, from the end of the first epoch on, median (range), and the ratio to the first side within each
-round.
+the clock in metrics.csv, from the end of the first epoch on, median (range), and the ratio to the first side within
+each round.
 """
 
 from __future__ import annotations

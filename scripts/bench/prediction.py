@@ -6,7 +6,8 @@
 From a preprocessed image in memory (one channel, float32) to class indices on the same grid: three classes, overlap
 0.5, Gaussian weights, one window per forward pass, bf16 autocast where the device computes in it. MONAI's side is
 sliding_window_inference and argmax and, with flips, the mean of logits over the flipped images, as its tutorials do;
-ours flips each window. The network is `conf/network/NAME.yaml` with random weights. `--rival` names a Python whose
+ours flips each window, and on a CPU computes as the engine's trial chooses there. The network is
+`conf/network/NAME.yaml` with random weights. `--rival` names a Python whose
 environment holds nnunetv2, and stands for `--network nnunet`: instead of MONAI's, nnU-Net's predictor then takes turns
 with ours, on its own network of the same topology, as it predicts here: on a CPU in float32. Every figure comes from a
 fresh process, the sides alternate; before its time is taken a process predicts one window. Memory: the greatest
@@ -38,13 +39,15 @@ from pipeline.config.build import build, fill_derived
 from pipeline.config.compose import compose
 from pipeline.inference.native_grid import NativeGrid
 from pipeline.inference.predictor import SlidingWindow, all_flips
+from pipeline.networks.engine import Engine, use_engine
+from pipeline.networks.host_memory import keep_freed_memory
 from pipeline.training.device import choose_precision
 
 CLASSES, OVERLAP = 3, 0.5
 SPACING = (1.0, 1.0, 2.0)  # mm
 
 
-def network_of(name: str, patch: Sequence[int]) -> Any:
+def network_of(name: str, patch: Sequence[int], engine: Engine) -> Any:
     """The network called ``name`` with random weights, the same in every process."""
     derived = {
         "spatial_dims": 3,
@@ -56,7 +59,8 @@ def network_of(name: str, patch: Sequence[int]) -> Any:
     tree = compose("train", [f"network={name}"]).tree
     assert tree is not None
     torch.manual_seed(0)
-    return build(fill_derived(tree, derived)["network"], "network").eval()
+    network = build(fill_derived(tree, derived)["network"], "network").eval()
+    return use_engine(network, engine, training=False)
 
 
 def monai(network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int]) -> NDArray[np.uint8]:
@@ -94,7 +98,11 @@ def measure(options: argparse.Namespace) -> None:
     side, shape, patch, flips = options.side, options.shape, options.patch, options.flips
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = choose_precision("auto", device.type) == "bf16-mixed"
-    network = network_of(options.network, patch).to(device)
+    engine = Engine()
+    if side == "ours" and device.type == "cpu":  # what a measured trial chooses there
+        engine = Engine("fused", "channels_last")
+        keep_freed_memory()
+    network = network_of(options.network, patch, engine).to(device)
     image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     predict = {"monai": monai, "ours": ours}[side]
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):

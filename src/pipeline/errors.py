@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+
+# What torch's CPU allocator and oneDNN say; "a primitive descriptor" that could not be created is another fault.
+NO_MEMORY = re.compile(r"not enough memory|can't allocate memory|could not create a (memory|primitive(?! desc))")
 
 
 class UserError(Exception):
@@ -36,8 +41,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, of the machine or of a GPU, ran out."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("not enough memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
 
 
 def one_line(text: str) -> str:

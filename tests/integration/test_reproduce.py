@@ -58,7 +58,7 @@ def test_by_its_id_in_mlflow_from_artifacts_alone(run: Path, tmp_path: Path) -> 
 def test_what_differs_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(run, tmp_path / "altered")
     path = tmp_path / "altered" / "experiment.yaml"
-    path.write_text(path.read_text().replace("seed: 0", "seed: 1", 1))
+    path.write_text(path.read_text().replace("ema_decay: 0.99", "ema_decay: 0.5"))
     provenance = tmp_path / "altered" / "provenance.json"
     content = json.loads(provenance.read_text())
     content["packages"]["torch"] = "1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -17,7 +18,8 @@ from torch.nn import functional
 
 from pipeline.config.schema_engine import Engine as EngineSection
 from pipeline.errors import UserError
-from pipeline.networks.engine import Engine, use_engine
+from pipeline.networks.engine import Engine, can_fuse, fuse_norms, use_engine
+from pipeline.networks.learned_slope import LearnedSlope
 from pipeline.networks.norm_activation import NormActivation
 from pipeline.training.engine import candidates, compiler, require_engine
 from pipeline.training.engine_trial import Trial, choose, fastest
@@ -230,7 +232,7 @@ def test_a_less_plain_engine_must_be_worth_it() -> None:
 
 
 def section(**values: Any) -> EngineSection:
-    plain = {"norm": "auto", "memory_format": "auto", "compile": "auto", "keep_memory": True}
+    plain = {"norm": "auto", "memory_format": "auto", "compile": "auto", "keep_memory": True, "oom": "stop"}
     return EngineSection(**{**plain, "trial_seconds": 1.0, "trial_steps": 1, "least_gain": 0.0, **values})
 
 
@@ -274,3 +276,26 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
         require_engine(section(compile=True), "cpu")
     require_engine(section(compile="auto"), "cpu")
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (2, 3, 7, 5)])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_learned_slope_is_a_prelu(shape: tuple[int, ...], last: bool) -> None:
+    torch.manual_seed(0)
+    stock = nn.Sequential(nn.PReLU(init=0.3))
+    fused = copy.deepcopy(stock)
+    assert can_fuse(fused)
+    fuse_norms(fused)
+    assert isinstance(fused[0], LearnedSlope)
+    assert fused.state_dict().keys() == stock.state_dict().keys()
+    kind = {4: torch.channels_last, 5: torch.channels_last_3d}[len(shape)] if last else torch.contiguous_format
+    features, wanted = torch.randn(shape).contiguous(memory_format=kind), torch.randn(shape)
+    results = []
+    for network in (stock, fused):
+        x = features.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = network(x)
+        (y * wanted).sum().backward()
+        results.append((y, x.grad, network[0].weight.grad))
+    for first, second in zip(*results, strict=True):
+        assert torch.allclose(first, second, atol=1e-5)
+    assert results[1][0].is_contiguous(memory_format=kind)

@@ -26,7 +26,7 @@ def read_cases(path: Path) -> pd.DataFrame:
     for name in table.columns:
         values = table[name]
         if name in TEXT:
-            columns[name] = values.where(values != "", None)
+            columns[name] = pd.Series([value or None for value in values], dtype=object)
         elif name in WHOLE:
             columns[name] = values.astype(np.int64)
         else:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeGuard
 import torch
 from torch import nn
 
+from pipeline.networks.learned_slope import LearnedSlope
 from pipeline.networks.norm_activation import NormActivation
 
 NormKind = Literal["stock", "fused"]
@@ -58,7 +59,8 @@ def use_engine(network: nn.Module, engine: Engine, *, training: bool) -> nn.Modu
 def fuse_norms(network: nn.Module) -> None:
     """Put ``NormActivation`` in the place of each instance norm, together with a leaky ReLU or ReLU right after it.
 
-    Inside a sequence only what is called one after the other is joined; elsewhere the norm alone is replaced.
+    Inside a sequence only what is called one after the other is joined; elsewhere the norm alone is replaced. PReLUs of
+    one slope become ``LearnedSlope``.
     """
     for parent in list(network.modules()):
         in_order = isinstance(parent, nn.Sequential) and type(parent).forward is nn.Sequential.forward
@@ -74,15 +76,22 @@ def fuse_norms(network: nn.Module) -> None:
                     slope = found
                     setattr(parent, after, nn.Identity())
             setattr(parent, name, NormActivation(child, slope))
+        for name, child in list(parent.named_children()):
+            if _is_one_slope(child):
+                setattr(parent, name, LearnedSlope(child))
 
 
 def can_fuse(network: nn.Module) -> bool:
-    """Whether ``network`` has norms that ``fuse_norms`` would replace."""
-    return any(_is_fusable(module) for module in network.modules())
+    """Whether ``network`` has layers that ``fuse_norms`` would replace."""
+    return any(_is_fusable(module) or _is_one_slope(module) for module in network.modules())
 
 
 def _is_fusable(module: nn.Module) -> TypeGuard[nn.InstanceNorm2d | nn.InstanceNorm3d]:
     return isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d) and not module.track_running_stats
+
+
+def _is_one_slope(module: nn.Module) -> TypeGuard[nn.PReLU]:
+    return isinstance(module, nn.PReLU) and module.num_parameters == 1
 
 
 def slope_of(activation: nn.Module) -> float | None:

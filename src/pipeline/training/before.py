@@ -110,7 +110,7 @@ def paces_of(folder: Path) -> dict[int, list[float]]:
     found = {}
     for path in folder.glob(f"fold_*/{PACE_FILE}"):
         try:
-            pace = np.load(path, allow_pickle=False)
+            pace = np.load(path, mmap_mode="r", allow_pickle=False)  # a header cannot ask for more than the file has
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not readable: {error}") from error
         if pace.ndim != 1 or pace.dtype != np.float64 or not np.isfinite(pace).all():

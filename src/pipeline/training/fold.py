@@ -171,6 +171,7 @@ def fit_fold(
         np.save(folder / PACE_FILE, np.array(pace.history))
         fitted.write(folder)
         discard_points(points)
+    interrupt.check()
     return fitted
 
 

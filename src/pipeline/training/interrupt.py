@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -43,12 +44,21 @@ class Interrupt:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle the signals inside; the handlers before are put back."""
-        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        before = self.handle()
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def handle(self) -> dict[signal.Signals, Any]:
+        """Put our handlers in place, also over those that Lightning puts over them; those before."""
+        return {number: signal.signal(number, self._handle) for number in SIGNALS}
+
+    def check(self) -> None:
+        """Raise ``Stopped`` if a signal came while it was deferred."""
+        if self.requested:
+            raise Stopped(self.signal)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

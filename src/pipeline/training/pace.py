@@ -80,7 +80,9 @@ class Pace(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        done = self.now(step) >= 1.0 or (self.most_steps is not None and step >= self.most_steps)
+        done = self.most_steps is not None and step >= self.most_steps
+        if self.replay is None:  # of a training that was ended by the clock, the last step may be at progress 1 already
+            done = done or self.now(step) >= 1.0
         if self.budget is not None and trainer.world_size > 1:
             done = bool(trainer.strategy.broadcast(done))
         if done:

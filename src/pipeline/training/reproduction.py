@@ -102,8 +102,8 @@ def _weights(before: Path, after: Path) -> Iterator[Difference | None]:
 
 def _courses(before: Path, after: Path, tolerance: float) -> Iterator[Difference | None]:
     for path in sorted(before.glob("fold_*/metrics.csv")):
-        then, other = pd.read_csv(path, float_precision="round_trip"), after / path.parent.name / path.name
-        now = pd.read_csv(other, float_precision="round_trip") if other.is_file() else then.iloc[:0]
+        then, other = pd.read_csv(path), after / path.parent.name / path.name
+        now = pd.read_csv(other) if other.is_file() else then.iloc[:0]
         yield from _tables(path.parent.name, then, now, ["epoch"], tolerance)
 
 

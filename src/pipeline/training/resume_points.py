@@ -52,6 +52,7 @@ class SaveResumePoints(Callback):
         self._spent = self._cost = 0.0  # s of saving: all, and the last
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.interrupt.handle()
         self._begun = self._last = time.monotonic()
 
     def on_train_batch_end(
@@ -79,8 +80,8 @@ class SaveResumePoints(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self.interrupt.requested and trainer.world_size == 1:  # what was saved last is gone on from
-            raise Stopped(self.interrupt.signal)
+        if trainer.world_size == 1:  # what was saved last is gone on from
+            self.interrupt.check()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         now = time.monotonic()
