@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-
 # What torch's CPU allocator and oneDNN say; "a primitive descriptor" that could not be created is another fault.
 NO_MEMORY = re.compile(r"not enough memory|can't allocate memory|could not create a (memory|primitive(?! desc))")
 

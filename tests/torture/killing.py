@@ -161,7 +161,13 @@ def course(path: Path) -> list[dict[str, str]]:
 
 def compare_tracking(quiet: Path, killed: Path) -> None:
     """Raise AssertionError where MLflow holds other runs, points or files of two runs, or anything twice."""
-    assert recorded(quiet) == recorded(killed)
+    expected, found = recorded(quiet), recorded(killed)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        for what, first, second in zip(("status", "points", "files"), expected[name], found[name], strict=True):
+            if first != second:
+                lost, more = Counter(first) - Counter(second), Counter(second) - Counter(first)
+                raise AssertionError(f"{killed}, run {name}, {what}: lost {dict(lost)}, more {dict(more)}")
 
 
 def recorded(database: Path) -> dict[str, Any]:

@@ -71,9 +71,11 @@ class MlflowStore:
 
             for name in ("mlflow", "alembic"):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
+            if self.file is not None and not self.file.exists():
+                _create(self.file, MlflowClient)
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             if self.file is not None:
-                self._client.get_experiment_by_name("Default")  # opens the file, which makes its tables
+                self._client.get_experiment_by_name("Default")  # opens the file, which makes newer tables
 
     def experiment(self, name: str) -> str:
         """The id of the experiment of this name, created when missing, restored when deleted."""
@@ -222,9 +224,23 @@ def _alone(file: Path | None) -> AbstractContextManager[object]:
     return _Creating(file)
 
 
+def _create(file: Path, client: Any) -> None:
+    """Make the tables under another name: a process killed while MLflow makes them would leave a store of no use."""
+    new = file.with_name(f".{file.name}.new")
+    for left in file.parent.glob(f"{new.name}*"):
+        left.unlink()
+    uri = f"sqlite:///{new}"
+    client(tracking_uri=uri, registry_uri=uri).get_experiment_by_name("Default")
+    new.replace(file)
+
+
 def _check_sqlite(file: Path) -> None:
     """Raise at once what MLflow would hide behind an hour of growing pauses: no permission, not a database."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        if not os.access(file.parent, os.W_OK):
+            raise PermissionError(f"{file.parent}: no permission to write")
+        return
     with closing(sqlite3.connect(file, timeout=20)) as connection:
         connection.execute("PRAGMA schema_version")
 

@@ -31,7 +31,7 @@ class Tracker:
 
     One per command, in rank zero. No call waits for MLflow or fails because of it, except ``flush`` and ``close``,
     which wait for a bounded time. Opening a folder again continues its runs: what an interrupted run had recorded
-    and records again with the same value is kept once.
+    at a step stays, and is not recorded again.
 
     ``uri`` comes from ``store_uri``; a password in it is used and written nowhere.
     Raises ``UserError`` when another process records into the same folder.
@@ -103,7 +103,7 @@ class Tracker:
         self._check_running(key)
         values = {metric_name(name): float(value) for name, value in metrics.items()}
         recorded = self._history.metrics.get(key, {})
-        values = {name: value for name, value in values.items() if recorded.get((name, step)) != repr(value)}
+        values = {name: value for name, value in values.items() if (name, step) not in recorded}
         if values:
             self._append("metrics", key, step=int(step), values=values)
 

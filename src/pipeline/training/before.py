@@ -45,16 +45,12 @@ class Before:
         if (self.folder / MANIFEST_FILE).exists():
             Manifest.read(self.folder).require_same(manifest, self.folder)
 
-    def add(self, output: Path, now: dict[str, Any]) -> None:
-        """Add this process to provenance.json, and say what differs so that results may."""
-        if self.found is None:
-            write_json(output / PROVENANCE_FILE, now)
-            return
-        for line in differences(self.found, now):
+    def add(self, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Add this process to the provenance ``found``, and say what differs so that results may."""
+        for line in differences(found, now):
             log.warning("resumed with another %s: the same bits cannot be expected", line)
         resumed = {name: now[name] for name in KEPT_PER_RESUMPTION if name in now}
-        found = {**self.found, "resumed": [*self.found.get("resumed", []), resumed]}
-        write_json(output / PROVENANCE_FILE, found)
+        write_json(self.folder / PROVENANCE_FILE, {**found, "resumed": [*found.get("resumed", []), resumed]})
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

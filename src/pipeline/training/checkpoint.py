@@ -89,6 +89,12 @@ def _write(checkpoint: dict[str, Any], target: Path) -> None:
     sync_folder(target.parent)
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove what a process that was killed while it saved has left in ``folder``."""
+    for path in folder.glob(".*.ckpt*"):
+        path.unlink()
+
+
 def _hidden(error: RuntimeError, partial: Path) -> Exception:
     """The OSError behind an error of torch's archive writer, or the error itself."""
     cause: BaseException | None = error

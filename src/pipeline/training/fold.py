@@ -23,7 +23,7 @@ from pipeline.json_file import read_json, write_json
 from pipeline.prediction.weights import weights_digests
 from pipeline.tasks.base import Task
 from pipeline.training.breakdown import NoteBatch, explained
-from pipeline.training.checkpoint import AtomicCheckpointIO
+from pipeline.training.checkpoint import AtomicCheckpointIO, remove_partial
 from pipeline.training.ema import WarmEMA
 from pipeline.training.epoch_sums import EpochSums
 from pipeline.training.interrupt import Interrupt
@@ -127,6 +127,8 @@ def fit_fold(
             EarlyStopping("val_metric", mode="max", patience=settings.early_stopping, check_on_train_epoch_end=False)
         )
     points = folder / FOLDER
+    remove_partial(folder / "checkpoints")
+    remove_partial(points)
     callbacks.append(SaveResumePoints(points, interrupt, every=settings.save_every, share=settings.save_share))
     point = newest_point(points)
     if point is not None:

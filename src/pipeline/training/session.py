@@ -117,11 +117,11 @@ def train(
     write_fingerprint(output / FINGERPRINT_FILE, fingerprint)
     found = found_here(settings) | {"data_hash": checked.data_hash}
     found["engine"] = engine.as_json()
-    if before is None:
-        write_json(output / PROVENANCE_FILE, found)
+    if before is None or before.found is None:
         write_changes(project_folder(), output / CHANGES_FILE)
+        write_json(output / PROVENANCE_FILE, found)
     else:
-        before.add(output, found)
+        before.add(before.found, found)
     console.print(
         f"{settings.name}: {len(dataset.cases)} cases of {len(dataset.patients)} patients, "
         f"training {len(wanted)} of {len(folds)} folds, patch {'x'.join(map(str, experiment.patch_size))}",
