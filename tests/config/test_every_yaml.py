@@ -25,6 +25,7 @@ BUILT = ("network", "loss", "optimizer", "schedule", "transforms")
 NEEDED = {
     "predict": ["run=a", "input=b", "output=c"],
     "sync": ["run=a"],
+    "reproduce": ["run=a"],
     "import": ["source=a", "output=b"],
     "plan": ["output=plan/a.yaml"],
 }

@@ -1,7 +1,7 @@
 """A leaky ReLU whose one slope is learned (PReLU, He et al. 2015), for CPUs.
 
 PyTorch's backward pass of PReLU takes 25 times that of a leaky ReLU on bfloat16 features in channels last: a seventh of
-a training step of MONAI's UNet. Here both passes are those of the leaky ReLU, and the slope's gradient is a dot product.
+a step of MONAI's UNet. Here both passes are those of the leaky ReLU, and the slope's gradient is a dot product.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,9 @@ class Experiment:
     output: Path
     console: Console
     trusted: tuple[str, ...]
-    interrupt: Interrupt
-    replay: Mapping[int, Sequence[float]]  # progress of every step of a fold, where it is trained as before
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    # By fold, the progress of every step, where it is trained as before.
+    replay: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
     @property
     def run_folds(self) -> list[Fold]:
