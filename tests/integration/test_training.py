@@ -23,6 +23,7 @@ import yaml
 from mlflow import MlflowClient
 
 from pipeline.cli import main
+from pipeline.errors import UserError
 from pipeline.prediction.weights import read_checkpoint
 from pipeline.training.checkpoint import AtomicCheckpointIO
 from tests.integration.generated import hippocampus
@@ -191,7 +192,7 @@ def test_a_failed_save_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match="the disk is full"):
         AtomicCheckpointIO().save_checkpoint({"state_dict": {"network.w": torch.zeros(3)}}, path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
