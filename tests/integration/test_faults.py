@@ -55,6 +55,10 @@ def undisturbed(place: Place) -> Path:
 
 
 LONG = "schedule.epochs=500"
+MEMORY = 1_500_000_000  # bytes beyond what the imports take
+LARGE = ["sampling.patch_size=[32,32,32]", "sampling.batch_size=48",
+         "sampling.batches_per_epoch=1", "schedule.epochs=1",
+         "network=nnunet", "network.width=16", "engine.keep_memory=false", "trainer.precision='32'"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -81,14 +85,17 @@ def test_signals_stop_where_training_can_be_gone_on_from(
 
 
 def test_a_second_ctrl_c_leaves_at_once(place: Place, tmp_path: Path) -> None:
-    job = place.job(tmp_path / "run", LONG, "sampling.batch_size=64")
-    job.wait_for(tmp_path / "run" / "provenance.json")
-    begun = time.monotonic()
+    """While a step of seconds goes on, so that the first one cannot have stopped it."""
+    job = place.job(tmp_path / "run", *LARGE, "sampling.batch_size=16", "sampling.batches_per_epoch=1000")
+    points = tmp_path / "run" / "fold_0" / "resume"
+    while not list(points.glob("step_*.ckpt")):
+        assert job.wait(0.05) is None, job.said()
     os.kill(job.pid, signal.SIGINT)
-    time.sleep(0.02)
+    while "Once more leaves at once" not in job.said():
+        assert job.wait(0.01) is None, job.said()
     os.kill(job.pid, signal.SIGINT)
     assert job.end() == 130
-    assert time.monotonic() - begun < 20
+    assert "To go on" not in job.said()  # nothing was finished first
 
 
 def test_a_damaged_checkpoint_is_passed_over(place: Place, undisturbed: Path, tmp_path: Path) -> None:
@@ -118,10 +125,10 @@ def test_changed_settings_are_refused_by_name(place: Place, tmp_path: Path) -> N
     assert "0.5 now" in said
     assert "resume.allow=[optimizer.lr]" in said
     assert "schedule.epochs" not in said
-    allowed = ["resume.allow=[optimizer.lr,schedule]", "optimizer.lr=0.5", "schedule.epochs=3"]
+    allowed = ["resume.allow=[optimizer.lr,schedule]", "optimizer.lr=0.5", "schedule.epochs=20"]
     assert Job(["train", f"resume={output}", *allowed], place.log).end() == 0, place.log.read_text()
     rates = [float(line.split(",")[3]) for line in (output / "fold_0" / "metrics.csv").read_text().splitlines()[1:]]
-    assert rates[-1] < 0.5
+    assert max(rates) > 0.1  # and not the rate of the checkpoint
     assert json.loads((output / "provenance.json").read_text())["resumed"]
 
 
@@ -191,12 +198,6 @@ def test_a_lost_worker_is_told_with_its_cases(place: Place, tmp_path: Path) -> N
     assert job.end() == 2, job.said()
     assert "a data-loading worker ended unexpectedly at hippocampus_0" in job.said()
     assert "Traceback" not in job.said()
-
-
-MEMORY = 1_500_000_000  # bytes beyond what the imports take
-LARGE = ["sampling.patch_size=[32,32,32]", "sampling.batch_size=48",
-         "sampling.batches_per_epoch=1", "schedule.epochs=1",
-         "network=nnunet", "network.width=16", "engine.keep_memory=false", "trainer.precision='32'"]  # fmt: skip
 
 
 def test_too_little_memory_is_told_with_the_cases(place: Place, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.commands.check import make_console
 from pipeline.config.compose import Composed
-from pipeline.config.schema import PredictConfig
+from pipeline.config.schema import PredictConfig, Tracking
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def run(composed: Composed) -> int:
     if labels is not None and not labels.exists():
         raise UserError(f"labels={settings.labels}: no such file or folder")
     if not folder.is_dir():
-        folder = recorded_folder(settings)
+        folder = recorded_folder(settings.run, settings.tracking)
 
     from pipeline.prediction.predict import predict
 
@@ -88,11 +88,11 @@ def drift_settings(settings: PredictConfig) -> DriftSettings:
     return DriftSettings(**settings.drift.model_dump())
 
 
-def recorded_folder(settings: PredictConfig) -> Path:
+def recorded_folder(run: str, tracking: Tracking) -> Path:
     """The folder of an MLflow run id."""
-    if "/" in settings.run or "\\" in settings.run:
-        raise UserError(f"run={settings.run}: no such folder", "give the folder of a finished run, or an MLflow run id")
+    if "/" in run or "\\" in run:
+        raise UserError(f"run={run}: no such folder", "give the folder of a finished run, or an MLflow run id")
     from pipeline.tracking.run_folder import find_run_folder
     from pipeline.tracking.uri import store_uri
 
-    return find_run_folder(settings.run, store_uri(settings.tracking.uri, Path("outputs", "mlflow.db").absolute()))
+    return find_run_folder(run, store_uri(tracking.uri, Path("outputs", "mlflow.db").absolute()))

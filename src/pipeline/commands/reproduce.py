@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.check import make_console, tell
+from pipeline.commands.predict import recorded_folder
 from pipeline.commands.train import opened
 from pipeline.config.compose import Composed
 from pipeline.config.recorded import EXPERIMENT_FILE, record, recorded_configuration
 from pipeline.config.schema import ReproduceConfig, TrainConfig
-from pipeline.errors import UserError
 from pipeline.json_file import write_json
 from pipeline.paths import cache_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.training.interrupt import Interrupt
     from pipeline.training.reproduction import Comparison
 
 REPRODUCTION_FILE = "reproduction.json"
@@ -25,17 +27,12 @@ DIFFERENT = 1  # exit status
 
 def run(composed: Composed) -> int:
     """Exit status 0 where everything is identical (or within ``tolerance``), 1 where anything differs."""
-    from pipeline.training.interrupt import Interrupt, Stopped
+    from pipeline.training.interrupt import until_stopped
 
-    interrupt = Interrupt()
-    try:
-        with interrupt.listening():
-            return _run(composed, interrupt)
-    except Stopped as stopped:
-        return stopped.status
+    return until_stopped(partial(_run, composed))
 
 
-def _run(composed: Composed, interrupt: Any) -> int:
+def _run(composed: Composed, interrupt: Interrupt) -> int:
     from pipeline.training.before import differences, provenance_of
     from pipeline.training.reproduction import compare_runs
     from pipeline.training.run_folder import named_folder, new_folder, release_folders
@@ -44,7 +41,9 @@ def _run(composed: Composed, interrupt: Any) -> int:
     settings = composed.model
     assert isinstance(settings, ReproduceConfig)
     console = make_console()
-    folder = run_to_repeat(settings)
+    folder = Path(settings.run).expanduser().absolute()
+    if not folder.is_dir():
+        folder = recorded_folder(settings.run, settings.tracking)
     before = provenance_of(folder)
     again = recorded_configuration(
         folder,
@@ -82,19 +81,6 @@ def _run(composed: Composed, interrupt: Any) -> int:
         return 0 if comparison.same else DIFFERENT
     finally:
         release_folders()
-
-
-def run_to_repeat(settings: ReproduceConfig) -> Path:
-    """The folder of the run, from its path or its id in MLflow; raises UserError."""
-    from pipeline.tracking.run_folder import find_run_folder
-    from pipeline.tracking.uri import store_uri
-
-    folder = Path(settings.run).expanduser().absolute()
-    if folder.is_dir():
-        return folder
-    if "/" in settings.run:
-        raise UserError(f"run={settings.run}: no such folder")
-    return find_run_folder(settings.run, store_uri(settings.tracking.uri, Path("outputs", "mlflow.db").absolute()))
 
 
 def as_it_was(folder: Path, before: Any, settings: ReproduceConfig) -> dict[str, Any]:

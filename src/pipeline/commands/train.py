@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,26 +28,20 @@ if TYPE_CHECKING:
 
     from pipeline.data.case import Dataset
     from pipeline.data.integrity import CheckResult
+    from pipeline.training.interrupt import Interrupt
 
 
 def run(composed: Composed) -> int:
     """Exit status 0 when every fold was trained and recorded; 130, 143 or 138 after Ctrl-C, SIGTERM or SIGUSR1."""
-    from pipeline.training.interrupt import Interrupt, Stopped
+    from pipeline.training.interrupt import until_stopped
 
-    interrupt = Interrupt()
-    try:
-        with interrupt.listening():
-            return _run(composed, interrupt)
-    except Stopped as stopped:
-        return stopped.status
+    return until_stopped(partial(_run, composed))
 
 
-def _run(composed: Composed, interrupt: object) -> int:
-    from pipeline.training.interrupt import Interrupt
+def _run(composed: Composed, interrupt: Interrupt) -> int:
     from pipeline.training.run_folder import interrupted_folder, named_folder, new_folder, release_folders
     from pipeline.training.session import train
 
-    assert isinstance(interrupt, Interrupt)
     composed = as_recorded(composed)
     settings = composed.model
     assert isinstance(settings, TrainConfig)

@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
+
+from pipeline.tracking.provenance import CODE_PATTERNS, run_git
 
 CHANGES_FILE = "changes.patch"
 MOST_BYTES = 20_000_000
-_TIMEOUT_S = 30
-_CODE_PATTERNS = ("*.py", "*.yaml", "*.yml", "*.toml")
 
 
-def write_changes(project: Path | None, path: Path) -> bool:
-    """Write what differs from the commit, new code and YAML included, for ``git apply``; True where anything does.
+def write_changes(project: Path | None, path: Path) -> None:
+    """Write what differs from the commit, new code and YAML included, for ``git apply``.
 
-    Nothing is written outside a checkout, or for a patch of more than 20 MB.
+    Nothing is written outside a checkout, where nothing differs, or for a patch of more than 20 MB.
     """
-    if project is None or shutil.which("git") is None:
-        return False
+    if project is None:
+        return
     with tempfile.TemporaryDirectory() as folder:
-        # An index of its own: that of the user stays as it is.
-        environment = {**os.environ, "GIT_INDEX_FILE": str(Path(folder, "index")), "LC_ALL": "C"}
-
-        def git(*arguments: str) -> bytes | None:
-            try:
-                done = subprocess.run(
-                    ["git", "-C", str(project), *arguments],
-                    capture_output=True,
-                    timeout=_TIMEOUT_S,
-                    env=environment,
-                    check=False,
-                )
-            except (OSError, subprocess.TimeoutExpired):
-                return None
-            return done.stdout if done.returncode == 0 else None
-
+        git = partial(run_git, project, index=Path(folder, "index"))  # the user's own index stays as it is
         if not git("ls-files", "-z", "--with-tree=HEAD", "--", ".") or git("read-tree", "HEAD") is None:
-            return False
+            return
         git("add", "--update", "--", ".")
-        for pattern in _CODE_PATTERNS:
+        for pattern in CODE_PATTERNS:
             git("add", "--", f":(glob)**/{pattern}")
         patch = git("diff", "--cached", "--binary", "HEAD")
-    if not patch or len(patch) > MOST_BYTES:
-        return False
-    path.write_bytes(patch)
-    return True
+    if patch and len(patch) <= MOST_BYTES:
+        path.write_bytes(patch)

@@ -9,16 +9,16 @@ from pipeline.tracking.journal import Journal
 
 @dataclass
 class History:
-    """The identity of the runs, their parameters and metric values, and which of them have no end."""
+    """The identity of the runs, their parameters, names and steps of their metrics, and which of them have no end."""
 
     identity: str | None = None
     params: dict[str, dict[str, str]] = field(default_factory=dict)
-    metrics: dict[str, dict[tuple[str, int], str]] = field(default_factory=dict)
+    metrics: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
     open_runs: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, journal: Journal) -> History:
-        """Read the whole journal. Metric values are kept as ``repr``, so that NaN equals NaN."""
+        """Read the whole journal."""
         history = cls()
         for event in journal:
             key = event.get("run", "")
@@ -29,8 +29,8 @@ class History:
                 if key not in history.open_runs:
                     history.open_runs.append(key)
             elif event["event"] == "metrics":
-                values = history.metrics.setdefault(key, {})
-                values.update({(name, event["step"]): repr(value) for name, value in event["values"].items()})
+                points = history.metrics.setdefault(key, set())
+                points.update((name, event["step"]) for name in event["values"])
             elif event["event"] == "end" and key in history.open_runs:
                 history.open_runs.remove(key)
         return history

@@ -44,7 +44,7 @@ LOCK_FILE = "constraints.txt"
 CONTAINER_VARIABLE = "PIPELINE_CONTAINER"  # set in an image: its name and digest
 
 _GIT_TIMEOUT_S = 20
-_CODE_PATTERNS = ("*.py", "*.yaml", "*.yml", "*.toml")
+CODE_PATTERNS = ("*.py", "*.yaml", "*.yml", "*.toml")
 
 
 def provenance(project: Path | None) -> dict[str, Any]:
@@ -117,17 +117,17 @@ def _packages() -> dict[str, str]:
 def _git(project: Path) -> dict[str, Any] | None:
     """Commit, whether files differ from it, and a hash of the differences (of changed and of new code and YAML)."""
     # A folder that merely lies inside somebody's checkout, such as an environment, tells nothing.
-    if not _run_git(project, "ls-files", "-z", "--", "."):
+    if not run_git(project, "ls-files", "-z", "--", "."):
         return None
-    commit = _run_git(project, "rev-parse", "--verify", "--quiet", "HEAD")
-    status = _run_git(project, "status", "--porcelain", "-z")
+    commit = run_git(project, "rev-parse", "--verify", "--quiet", "HEAD")
+    status = run_git(project, "status", "--porcelain", "-z")
     dirty = bool(status)
     changes = None
     if dirty:
-        digest = hashlib.sha256(_run_git(project, "diff", "--binary", "HEAD" if commit else "--cached") or b"")
+        digest = hashlib.sha256(run_git(project, "diff", "--binary", "HEAD" if commit else "--cached") or b"")
         unknown = ("ls-files", "-z", "--others", "--exclude-standard", "--full-name")
-        new = _run_git(project, *unknown, "--", *_CODE_PATTERNS)
-        root = Path(os.fsdecode(_run_git(project, "rev-parse", "--show-toplevel") or b"").strip())
+        new = run_git(project, *unknown, "--", *CODE_PATTERNS)
+        root = Path(os.fsdecode(run_git(project, "rev-parse", "--show-toplevel") or b"").strip())
         for name in sorted((new or b"").split(b"\0")):
             path = root / os.fsdecode(name)
             if path.is_file():
@@ -140,9 +140,11 @@ def _git(project: Path) -> dict[str, Any] | None:
     }
 
 
-def _run_git(project: Path, *arguments: str) -> bytes | None:
-    """Output of a git command, None when it fails or there is no git."""
+def run_git(project: Path, *arguments: str, index: Path | None = None) -> bytes | None:
+    """Output of a git command, None when it fails or there is no git; ``index``: in place of the checkout's."""
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    if index is not None:
+        environment["GIT_INDEX_FILE"] = str(index)
     try:
         done = subprocess.run(
             ["git", "-C", str(project), *arguments],

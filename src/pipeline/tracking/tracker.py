@@ -102,7 +102,7 @@ class Tracker:
         """Record metric values at ``step``, with the time of this call. ``dice[lung]`` is named ``dice/lung``."""
         self._check_running(key)
         values = {metric_name(name): float(value) for name, value in metrics.items()}
-        recorded = self._history.metrics.get(key, {})
+        recorded = self._history.metrics.get(key, set())
         values = {name: value for name, value in values.items() if (name, step) not in recorded}
         if values:
             self._append("metrics", key, step=int(step), values=values)

@@ -42,7 +42,7 @@ class Before:
 
     def require_same(self, manifest: Manifest) -> None:
         """Raise UserError where files or folds are others than when the run began."""
-        if (self.folder / MANIFEST_FILE).exists():
+        if self.found is not None or (self.folder / MANIFEST_FILE).exists():
             Manifest.read(self.folder).require_same(manifest, self.folder)
 
     def add(self, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -94,11 +94,6 @@ def provenance_of(folder: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: missing, this is not the folder of a run")
     return _read_provenance(path)
-
-
-def engine_of(folder: Path) -> Mapping[str, Any] | None:
-    """The engine that the run in ``folder`` chose."""
-    return Before.read(folder).engine
 
 
 def paces_of(folder: Path) -> dict[int, list[float]]:

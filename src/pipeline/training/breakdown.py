@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,28 +22,32 @@ SMALLER = (
 
 
 class NoteBatch(Callback):
-    """Knows which cases the step in hand works on; ``cases``: ids by index."""
+    """Knows the batches of the step in hand, several where gradients add up; ``cases``: ids by index."""
 
     def __init__(self, cases: Sequence[str]) -> None:
         self.cases = cases
-        self._batch: Any = None
+        self.batches: list[Mapping[str, Any]] = []
         self.place = ""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._batch = batch
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self.batches = []
+        self.batches.append(batch)
         self.place = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._batch = None
+        self.batches = []
         self.place = f"epoch {trainer.current_epoch + 1}, validation case {batch_idx + 1}"
 
     def in_hand(self) -> list[str]:
-        """The cases of the batch."""
-        if not isinstance(self._batch, dict) or "case" not in self._batch:
-            return []
-        return list(dict.fromkeys(self.cases[index] for index in self._batch["case"].tolist()))
+        """The cases of the batches."""
+        return list(dict.fromkeys(case for batch in self.batches for case in self.of(batch)))
+
+    def of(self, batch: Mapping[str, Any]) -> list[str]:
+        """The cases of one batch, sample by sample."""
+        return [self.cases[index] for index in batch["case"].tolist()]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
+from pipeline.data.store.entry import sync_folder
 from pipeline.errors import UserError
 from pipeline.prediction.weights import DIGEST_SUFFIX, file_sha256, read_checkpoint
 
@@ -107,12 +108,3 @@ def _hidden(error: RuntimeError, partial: Path) -> Exception:
     except OSError:
         return error
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if room.f_bavail == 0 else error
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder written to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -32,7 +32,7 @@ from pipeline.training.not_finite import WatchGradients
 from pipeline.training.pace import Pace
 from pipeline.training.progress import ShowProgress
 from pipeline.training.record import RecordMetrics
-from pipeline.training.resume_points import FOLDER, SaveResumePoints, discard_points, newest_point
+from pipeline.training.resume_points import RESUME_FOLDER, SaveResumePoints, discard_points, newest_point
 
 FITTED_FILE = "fitted.json"  # of a fold that is trained
 PACE_FILE = "pace.npy"  # progress of its every step
@@ -116,7 +116,7 @@ def fit_fold(
         callbacks.append(WarmEMA(settings.ema_decay))
     callbacks += [
         note,
-        WatchGradients(settings.on_nan, cases, folder),
+        WatchGradients(settings.on_nan, note, folder),
         sums,
         keep,
         RecordMetrics(folder / "metrics.csv", send, lambda: pace.elapsed, sums, settings.on_full),
@@ -126,7 +126,7 @@ def fit_fold(
         callbacks.append(
             EarlyStopping("val_metric", mode="max", patience=settings.early_stopping, check_on_train_epoch_end=False)
         )
-    points = folder / FOLDER
+    points = folder / RESUME_FOLDER
     remove_partial(folder / "checkpoints")
     remove_partial(points)
     callbacks.append(SaveResumePoints(points, interrupt, every=settings.save_every, share=settings.save_share))

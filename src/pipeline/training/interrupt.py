@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -24,6 +24,16 @@ class Stopped(BaseException):
     def status(self) -> int:
         """Exit status, as shells use it: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + self.signal
+
+
+def until_stopped(work: Callable[[Interrupt], int]) -> int:
+    """The exit status of ``work``, or of the signal that stopped it."""
+    interrupt = Interrupt()
+    try:
+        with interrupt.listening():
+            return work(interrupt)
+    except Stopped as stopped:
+        return stopped.status
 
 
 class Interrupt:

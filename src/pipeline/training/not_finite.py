@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from torch.optim import Optimizer
 
 from pipeline.errors import UserError
+from pipeline.training.breakdown import NoteBatch
 
 log = logging.getLogger(__name__)
 
@@ -25,30 +26,25 @@ class WatchGradients(Callback):
     """Looks at the norm of the gradients before every step of the optimizer; a loss that is NaN makes it NaN too.
 
     ``stop`` raises UserError, with the weights as they were. ``skip`` leaves the step out: the optimizer sees no
-    gradients, and ``pl_module.last_loss`` is None. ``cases`` are the ids by index, which batches hold under ``case``.
+    gradients, and ``pl_module.last_loss`` is None. ``note`` knows the batches of the step.
     """
 
-    def __init__(self, on_nan: Literal["stop", "skip"], cases: Sequence[str], folder: Path) -> None:
+    def __init__(self, on_nan: Literal["stop", "skip"], note: NoteBatch, folder: Path) -> None:
         self.on_nan = on_nan
-        self.cases = cases
+        self.note = note
         self.folder = folder / FOLDER
         self._saved = 0
-        self._batches: list[Mapping[str, Any]] = []  # since the last step
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._batches.append(batch)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        batches, self._batches = self._batches, []
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not gradients or bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
             return
-        cases = list(dict.fromkeys(self.cases[index] for batch in batches for index in batch["case"].tolist()))
         last: torch.Tensor | None = getattr(pl_module, "last_loss", None)
         loss = float("nan") if last is None else float(last)
         what = f"the loss is {loss}" if not np.isfinite(loss) else "the gradients are not finite"
-        where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1}: {what}, cases {', '.join(cases)}"
-        saved = [self._save(trainer, batch) for batch in batches]
+        cases = ", ".join(self.note.in_hand())
+        where = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1}: {what}, cases {cases}"
+        saved = [self._save(trainer, batch) for batch in self.note.batches]
         if self.on_nan == "stop":
             raise UserError(
                 where,
@@ -70,6 +66,6 @@ class WatchGradients(Callback):
         name = f"step_{trainer.global_step + 1}_process_{trainer.global_rank}_{self._saved}.npz"
         tensors = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor)}
         arrays: dict[str, Any] = {key: value.detach().float().cpu().numpy() for key, value in tensors.items()}
-        arrays["case_id"] = np.array([self.cases[index] for index in batch["case"].tolist()])
+        arrays["case_id"] = np.array(self.note.of(batch))
         np.savez_compressed(self.folder / name, **arrays)
         return self.folder / name

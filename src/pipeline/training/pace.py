@@ -61,7 +61,8 @@ class Pace(Callback):
         self._begun = time.monotonic()
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
-                group.setdefault("initial_lr", group["lr"])
+                group.update(optimizer.defaults)  # a checkpoint holds those of then, resume.allow may have changed them
+                group["initial_lr"] = optimizer.defaults["lr"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step

@@ -21,10 +21,9 @@ from pipeline.training.interrupt import Interrupt, Stopped
 
 log = logging.getLogger(__name__)
 
-FOLDER = "resume"  # in the folder of a fold, while it trains
+RESUME_FOLDER = "resume"  # in the folder of a fold, while it trains
 KEPT = 2
 _NAME = re.compile(r"step_(\d+)\.ckpt")
-NOTHING, SAVE, STOP = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -58,18 +57,10 @@ class SaveResumePoints(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        due = time.monotonic() - self._last >= self.every
-        wanted = STOP if self.interrupt.requested else SAVE if due else NOTHING
-        if trainer.world_size > 1:
-            wanted = int(trainer.strategy.reduce(torch.tensor(wanted, device=pl_module.device), reduce_op="max"))
-        if wanted == NOTHING:
-            return
         # What follows the last batch of an epoch belongs to it; gradients that still add up are not in a checkpoint.
         between = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if batch_idx + 1 < trainer.num_training_batches and between and not trainer.should_stop:
-            self._save(trainer)
-            if wanted == STOP:
-                raise Stopped(self.interrupt.signal)
+            self._save_if_due(trainer, pl_module, due=False)
 
     def on_validation_batch_end(
         self,
@@ -84,16 +75,20 @@ class SaveResumePoints(Callback):
             self.interrupt.check()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        now = time.monotonic()
-        cheap = self._spent + self._cost <= self.share * (now - self._begun)
-        wanted = STOP if self.interrupt.requested else SAVE if cheap or now - self._last >= self.every else NOTHING
+        if not trainer.should_stop:
+            cheap = self._spent + self._cost <= self.share * (time.monotonic() - self._begun)
+            self._save_if_due(trainer, pl_module, due=cheap)
+
+    def _save_if_due(self, trainer: Trainer, pl_module: LightningModule, *, due: bool) -> None:
+        """All processes save when one wants to, and stop by the signal that one of them got."""
+        due = due or time.monotonic() - self._last >= self.every
+        wanted = self.interrupt.signal or int(due)  # 0: nothing, 1: save, else save and stop by this signal
         if trainer.world_size > 1:
             wanted = int(trainer.strategy.reduce(torch.tensor(wanted, device=pl_module.device), reduce_op="max"))
-        if wanted == NOTHING or trainer.should_stop:
-            return
-        self._save(trainer)
-        if wanted == STOP:
-            raise Stopped(self.interrupt.signal)
+        if wanted:
+            self._save(trainer)
+        if wanted > 1:
+            raise Stopped(wanted)
 
     def _save(self, trainer: Trainer) -> None:
         begun = time.monotonic()

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pipeline.config.recorded import EXPERIMENT_FILE, changed_keys, read_plain_yaml
 from pipeline.config.yaml_files import shown
@@ -29,10 +29,7 @@ def new_folder(given: Path | None, name: str) -> Path:
     Processes that rank zero started get its folder. Raises UserError where the folder holds anything.
     """
     if rank() > 0:
-        shared = os.environ.get(RUN_FOLDER)
-        if shared is None and given is None:
-            raise UserError("several processes need one folder", "name it: output=FOLDER")
-        return named_folder(shared) if shared is not None else cast(Path, given)
+        return _shared(given)
     if given is None:
         return _own(_free_folder(Path("outputs", name).absolute()))
     folder = given
@@ -56,10 +53,11 @@ def interrupted_folder(wanted: str, tree: Mapping[str, Any], given: Path | None,
     ``wanted`` names it, or is ``auto``: then ``given`` if it holds a run, else the newest unfinished run of the same
     configuration, None without one. Raises UserError for a folder that is no run's.
     """
+    named = None if wanted == "auto" else named_folder(wanted)
     if rank() > 0:
-        return named_folder(os.environ[RUN_FOLDER])
-    if wanted != "auto":
-        folder = named_folder(wanted)
+        return _shared(named or given)
+    if named is not None:
+        folder = named
         if not (folder / EXPERIMENT_FILE).is_file():
             raise UserError(f"resume={wanted}: {folder} is not the folder of a run, it has no {EXPERIMENT_FILE}")
         return _own(folder)
@@ -87,6 +85,16 @@ def finished(folder: Path) -> bool:
         return bool(read_json(folder / SUMMARY_FILE))
     except (OSError, ValueError):
         return False
+
+
+def _shared(given: Path | None) -> Path:
+    """The folder of rank zero, of which this process is told by its environment or by name."""
+    shared = os.environ.get(RUN_FOLDER)
+    if shared is not None:
+        return named_folder(shared)
+    if given is None:
+        raise UserError("several processes need one folder", "name it: output=FOLDER")
+    return given
 
 
 def _free_folder(base: Path) -> Path:

@@ -26,7 +26,7 @@ from pipeline.tracking.changes import CHANGES_FILE, write_changes
 from pipeline.tracking.provenance import provenance, provenance_tags
 from pipeline.tracking.tracker import Status, Tracker
 from pipeline.tracking.uri import open_page_command, store_uri
-from pipeline.training.before import PROVENANCE_FILE, Before, engine_of, paces_of
+from pipeline.training.before import PROVENANCE_FILE, Before, paces_of
 from pipeline.training.crossval import CrossValidation
 from pipeline.training.device import accelerator_kind, chosen_threads, use_reproducible
 from pipeline.training.duration import seconds_of
@@ -34,7 +34,7 @@ from pipeline.training.engine import require_engine, with_engine
 from pipeline.training.experiment import folds_to_run, make_ready, require_dimensions
 from pipeline.training.fold_run import FoldRun
 from pipeline.training.interrupt import Interrupt, Stopped
-from pipeline.training.manifest import Manifest, manifest_of
+from pipeline.training.manifest import manifest_of
 from pipeline.training.rebalancing import rebalanced_twice, require_sampling
 
 
@@ -71,10 +71,9 @@ def train(
     folds_to_run(settings, folds)  # a fold that is not there is told of before anything is preprocessed
     manifest = manifest_of(dataset, folds, checked)
     before = Before.read(output) if resumed else None
-    if before is not None:
-        before.require_same(manifest)
-    if repeated is not None:
-        Manifest.read(repeated).require_same(manifest, repeated)
+    first = before if repeated is None else Before.read(repeated)  # what is gone on with, or done again
+    if first is not None:
+        first.require_same(manifest)
     require_dimensions(settings, dataset)
     require_sampling(settings, dataset)
     with progress_bar(console, "preprocessing") as report:
@@ -95,8 +94,7 @@ def train(
         )
     wanted = experiment.run_folds
     with console.status("engine: measuring"):
-        recorded = before.engine if before is not None else engine_of(repeated) if repeated is not None else None
-        experiment, engine = with_engine(experiment, cache, recorded)
+        experiment, engine = with_engine(experiment, cache, first.engine if first is not None else None)
     if rank() > 0:
         for fold in wanted:  # the first process predicts and records; this one only trains with it
             FoldRun(experiment, fold).train(lambda metrics, epoch: None)
