@@ -159,7 +159,7 @@ def main() -> int:
 def _in_a_fresh_process(side: str, options: argparse.Namespace, mask: Path) -> dict[str, float]:
     environment = dict(os.environ)
     if side == "nnunet":
-        network = network_of(options.network, options.patch)
+        network = network_of(options.network, options.patch, Engine())
         plan = {
             "shape": options.shape,
             "patch": options.patch,
