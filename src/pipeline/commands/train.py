@@ -39,6 +39,8 @@ def run(composed: Composed) -> int:
 
 
 def _run(composed: Composed, interrupt: Interrupt) -> int:
+    from pipeline.training.launched import show_jobs, train_by_jobs
+    from pipeline.training.prepare import Opened
     from pipeline.training.run_folder import interrupted_folder, named_folder, new_folder, release_folders
     from pipeline.training.session import train
 
@@ -72,12 +74,12 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
             recorded = read_plain_yaml(output / EXPERIMENT_FILE)
             refuse_changes(output, changed_keys(recorded, composed.tree), settings.resume.allow)
             tell(f"Going on with {output}", console)
-        elif rank() == 0:
+        elif rank() == 0 and not settings.launch.dry_run:
             record(output / EXPERIMENT_FILE, composed.tree)
-        if plan is not None and rank() == 0:
+        if plan is not None and rank() == 0 and not settings.launch.dry_run:
             write_plan(output / PLAN_FILE, text)
             tell(f"Plan: {plan.line} ({output / PLAN_FILE})", console)
-        return train(
+        run = Opened(
             settings,
             composed.tree,
             dataset,
@@ -87,8 +89,12 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
             console=console,
             trusted=composed.trusted,
             interrupt=interrupt,
-            resumed=resumed,
         )
+        if settings.launch.dry_run:
+            return show_jobs(run)
+        if settings.launch.engine is not None:
+            return train_by_jobs(run, resumed=resumed)
+        return train(run, resumed=resumed)
     finally:
         release_folders()
 

@@ -27,6 +27,7 @@ FREE = (
     "trust",
     "resume",
     "checkpoint",
+    "launch",
     "store",
     "tracking",
     "planning",
