@@ -19,6 +19,7 @@ FLOORS = {
     "door": 7,
     "commands": 6,
     "training": 5,
+    "launch": 5,
     "prediction": 4,
     "tasks": 4,
     "evaluation": 3,
