@@ -18,6 +18,8 @@ from pipeline.config.nearest import did_you_mean
 from pipeline.errors import UserError
 
 CLASSES = (
+    "pipeline.launch.ray",
+    "pipeline.launch.slurm",
     "pipeline.networks",
     "pipeline.optimizers",
     "pipeline.tasks",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pipeline.errors import UserError
 from pipeline.launch.job import Job, State
+from pipeline.launch.process import CommandProcess
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -65,19 +65,10 @@ class Local:
     def _start(self, job: Job) -> Process:
         """Start it in a session of its own: Ctrl-C in the terminal reaches it only through ``cancel``."""
         place = self._free.pop(0)
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("ab") as log:
-            process = subprocess.Popen(
-                job.command,
-                cwd=job.folder,
-                env={**os.environ, **job.environment, **self._environment(place)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        environment = {**os.environ, **job.environment, **self._environment(place)}
+        process = CommandProcess(job.command, job.log, environment, job.folder)
         with suppress(ProcessLookupError):
-            os.sched_setaffinity(process.pid, place.cores)  # before it starts threads, which take seconds to come
+            os.sched_setaffinity(process.pid, place.cores)  # before it starts threads, which takes it longer
         return Process(process, lambda: self._free.append(place))
 
     def describe(self, job: Job) -> str:
@@ -92,16 +83,16 @@ class Local:
 
 
 class Process:
-    """A running process."""
+    """A job in a process of this machine."""
 
-    def __init__(self, process: subprocess.Popen[bytes], give_back: Callable[[], None]) -> None:
+    def __init__(self, process: CommandProcess, give_back: Callable[[], None]) -> None:
         self.id = str(process.pid)
         self._process = process
         self._give_back: Callable[[], None] | None = give_back
 
     def state(self) -> State:
         """Running until it has ended; then its place is free for another."""
-        if self._process.poll() is None:
+        if not self._process.wait(0):
             return "running"
         if self._give_back is not None:
             give_back, self._give_back = self._give_back, None
@@ -109,14 +100,12 @@ class Process:
         return "ended"
 
     def exit_status(self) -> int | None:
-        """None where a signal that cannot be handled ended it."""
-        status = self._process.poll()
-        return None if status is None or status < 0 else status
+        """128 + n after signal n, None after a SIGKILL."""
+        return self._process.status
 
     def cancel(self) -> None:
         """SIGTERM to the process, which saves, ends its own and then itself."""
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+        self._process.ask(signal.SIGTERM)
 
 
 def visible_gpus() -> list[str]:
