@@ -12,6 +12,7 @@ from pipeline.config.compose import Composed
 from pipeline.config.plans import PLAN_FILE, compose_with_plan, refuse_two_plans
 from pipeline.config.recorded import (
     EXPERIMENT_FILE,
+    FREE_GROUPS,
     changed_keys,
     read_plain_yaml,
     record,
@@ -100,14 +101,27 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
 
 
 def as_recorded(composed: Composed) -> Composed:
-    """The configuration of the run that ``resume=FOLDER`` names, where the command line chooses no other."""
+    """The configuration of the run that ``resume=FOLDER`` names, where the command line chooses no other.
+
+    How it is launched and where it is tracked may be chosen anew.
+    """
     settings = composed.model
     assert isinstance(settings, TrainConfig)
     wanted = settings.resume.run
-    if wanted in (None, "auto") or composed.chosen:
+    if wanted in (None, "auto") or composed.chosen - FREE_GROUPS:
         return composed
     assert wanted is not None
-    return recorded_configuration(Path(wanted).expanduser().absolute(), TrainConfig, overrides=composed.overrides)
+    return recorded_configuration(
+        Path(wanted).expanduser().absolute(),
+        TrainConfig,
+        overrides=[text for text in composed.overrides if group_of(text) not in composed.chosen],
+        values={group: composed.tree[group] for group in composed.chosen},
+    )
+
+
+def group_of(override: str) -> str:
+    """``launch`` of ``launch=local`` and of ``launch.engine.cores=1``."""
+    return override.lstrip("+~").partition("=")[0].partition(".")[0]
 
 
 def opened(settings: TrainConfig, cache: Path, console: Console) -> tuple[Dataset, CheckResult]:

@@ -67,8 +67,8 @@ class Queue:
         while not stopping():
             for entry in self._under_way():
                 self._look(entry)
-            self._fill()
             show(self.entries)
+            self._fill()
             if not any(not entry.over for entry in self.entries):
                 return self.entries
             time.sleep(self._poll)
