@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,9 +37,12 @@ WAITS = "while :; do sleep 0.1; done"
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Ray]:
     cluster("ray", "start")
-    engine = Ray(cluster("ray", "address").strip(), cores=1, stop_seconds=20)
-    yield engine
-    engine.close()
+    with pytest.MonkeyPatch.context() as patch:
+        for setting in shlex.split(cluster("ray", "env"))[1:]:
+            patch.setenv(*setting.split("=", 1))
+        engine = Ray("auto", cores=1, stop_seconds=20)
+        yield engine
+        engine.close()
     cluster("ray", "stop")
 
 
@@ -96,23 +102,43 @@ def test_lost_jobs_have_no_exit_status(tmp_path: Path, ray: Ray, killed: str) ->
     until(lambda: not Path(f"/proc/{command}").exists())
 
 
-def test_a_local_cluster_refuses_what_it_can_never_run(tmp_path: Path, ray: Ray) -> None:
-    with pytest.raises(UserError, match="any machine|only the processes"):
-        Ray("ray://127.0.0.1:10001")
-    ray.close()
-    local = Ray("local", cores=1000)
-    with pytest.raises(UserError, match="asks for 1000 of CPU"):
-        submit(local, shell(tmp_path, "true"))
-    local.close()
-    local = Ray("local")
-    assert run_here(local, shell(tmp_path, "exit 3")) == [3]
-    local.close()
+LOCAL = """
+import sys
+from pathlib import Path
+from pipeline.launch import Ray
+from tests.clusters import run_here, shell, submit
+folder = Path(sys.argv[1])
+try:
+    submit(Ray("local", cores=1000), shell(folder, "true"))
+except Exception as error:
+    print(error)
+engine = Ray("local")
+print(run_here(engine, shell(folder, "ss -ltn > listens; exit 3")))
+engine.close()
+"""
 
 
-def test_no_cluster(tmp_path: Path, ray: Ray) -> None:
-    ray.close()
-    with pytest.raises(UserError, match="no Ray cluster there"):
-        submit(Ray("127.0.0.1:1"), shell(tmp_path, "true"))
+def test_a_cluster_of_this_machine_alone(tmp_path: Path) -> None:
+    """In a process of its own: Ray reads some of its settings when it is imported."""
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
+    command = [sys.executable, "-c", LOCAL, str(tmp_path)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "asks for 1000 of CPU, and this machine has" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[3]"
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1:1", "no Ray cluster there"),
+        ("ray://127.0.0.1:10001", "only the processes"),
+        ("somewhere", "neither local nor auto"),
+    ],
+)
+def test_no_cluster(tmp_path: Path, address: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        submit(Ray(address), shell(tmp_path, "true"))
 
 
 def test_a_node_that_dies(tmp_path: Path, ray: Ray) -> None:

@@ -25,12 +25,14 @@ if os.getppid() == int(sys.argv[1]):
 
 
 class CommandProcess:
-    """A running command in a process group of its own, killed with the process that started it.
+    """A running command, killed with the process that started it; ``apart``: in a process group of its own.
 
     Its standard output and error are appended to ``log``.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path, *, apart: bool
+    ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             self._process = subprocess.Popen(
@@ -40,7 +42,7 @@ class CommandProcess:
                 stderr=file,
                 env=dict(environment),
                 cwd=folder,
-                start_new_session=True,
+                start_new_session=apart,
             )
 
     @property
@@ -70,7 +72,7 @@ class CommandProcess:
             self._process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL the command and all that it started."""
+        """SIGKILL a command that is apart, and all that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import signal
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from pipeline.launch.job import Job
 
 LOCAL = "local"
 OF_RAY = "RAY_"  # variables that tell Ray's processes about each other
+# Read when ray is imported. The second, on Linux too, lets a cluster listen on 127.0.0.1 only: it runs what it is sent.
+OF_LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 class Ray:
@@ -53,7 +56,7 @@ class Ray:
 
     def expect(self, jobs: int) -> None:
         """Ray queues as many as there are; raises UserError where it is not installed."""
-        _require_ray()
+        self._import()
 
     def submit_all(self, jobs: Sequence[Job]) -> list[RayJob]:
         """Raises UserError where there is no such cluster, or it can never hold a job."""
@@ -80,8 +83,21 @@ class Ray:
             ray.shutdown()
         self._remote = None
 
+    def _import(self) -> Any:
+        """Ray; raises UserError where it is not installed."""
+        if self.address == LOCAL:
+            os.environ.update(OF_LOCAL)
+        try:
+            import ray
+        except ModuleNotFoundError:
+            cause = "launch=ray needs ray, which is not installed"
+            raise UserError(cause, "pip install 'medical-pipeline[ray]'") from None
+        return ray
+
     def _connected(self) -> Any:
-        ray = _require_ray()
+        ray = self._import()
+        if self.address not in (LOCAL, "auto"):
+            self._refuse_silence()
         from pipeline.launch import process, ray_task
 
         if not ray.is_initialized():
@@ -96,16 +112,30 @@ class Ray:
     def _start(self, ray: Any) -> None:
         settings: dict[str, Any] = {"address": self.address}
         if self.address == LOCAL:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             settings |= {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
         try:
             with _handlers_kept():
                 ray.init(**settings, log_to_driver=False, configure_logging=False)
         except Exception as error:  # of many kinds
-            cause = f"launch.engine.address={self.address}: no Ray cluster there: {one_line(str(error))}"
-            remedies = ["ray status   tells whether this machine belongs to one", *_here(self.address)]
-            raise UserError(cause, *remedies) from error
+            raise self._not_there(error) from error
         self._started = True
+
+    def _refuse_silence(self) -> None:
+        """Ray itself would try for minutes to reach a head that is not there."""
+        host, _, port = self.address.rpartition(":")
+        if not host or not port.isdigit():
+            raise UserError(f"launch.engine.address={self.address}: neither local nor auto nor host:port")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise self._not_there(error) from None
+
+    def _not_there(self, error: Exception) -> UserError:
+        return UserError(
+            f"launch.engine.address={self.address}: no Ray cluster there: {one_line(str(error))}",
+            "ray status   tells whether this machine belongs to one",
+            "launch.engine.address=local starts one of this machine alone",
+        )
 
     def _refuse_too_large(self, has: Mapping[str, float]) -> None:
         """A job that can never start would wait for ever; elsewhere further nodes may come."""
@@ -125,7 +155,7 @@ class RayJob:
     """A task that Ray has taken: its first value comes when the command has started, its second is the exit status."""
 
     def __init__(self, values: Any, log: Path) -> None:
-        self.id: str = values.task_id().hex()
+        self.id: str = values.completed().task_id().hex()
         self._values = values
         self._log = log
         self._received: list[Any] = []
@@ -160,19 +190,6 @@ class RayJob:
     def _tell(self, error: Exception) -> None:
         with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as file:
             file.write(f"Ray task {self.id} left no exit status: {type(error).__name__}: {str(error).strip()}\n")
-
-
-def _require_ray() -> Any:
-    """Ray; raises UserError where it is not installed."""
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise UserError("launch=ray needs ray, which is not installed", "pip install 'medical-pipeline[ray]'") from None
-    return ray
-
-
-def _here(address: str) -> list[str]:
-    return ["launch.engine.address=local starts one of this machine alone"] if address == "auto" else []
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What Ray runs for a job, on the node. Standard library only, sent by value: Ray's workers need not find our package."""
+"""What Ray runs for a job, on the node. Standard library only, sent by value: workers need not find our package."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_command(
     """
     of_the_node = {name: os.environ[name] for name in OF_THE_NODE if name in os.environ}
     of_others = {name: value for name, value in environment.items() if name not in OF_THE_NODE}
-    process = CommandProcess(command, Path(log), of_others | of_the_node, Path(folder))
+    process = CommandProcess(command, Path(log), of_others | of_the_node, Path(folder), apart=True)
     try:
         yield socket.gethostname()
         while not process.wait(0.2):

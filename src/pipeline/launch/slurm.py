@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import shlex
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from pipeline.errors import UserError, one_line
 from pipeline.launch.job import Job
 from pipeline.launch.sbatch_options import check_options
 from pipeline.launch.slurm_queue import BY_ITSELF, ENDED, WAITING, SlurmQueue
-from pipeline.launch.slurm_task import WARNING, SlurmTask, status_file
+from pipeline.launch.slurm_task import ANSWERS, LOST, WARNING, SlurmTask, read_status, status_file
 
 FOLDER = "slurm"  # beside the logs of the jobs: sbatch scripts, what submitit writes, exit statuses
 SETTLES = 15.0  # s; files written on a node may show later than the end of its job
@@ -59,24 +58,26 @@ class Slurm:
         self.array_size = array_size
         self.tasks = nodes * tasks_per_node
         named = {"partition": partition, "account": account, "qos": qos}
-        options = {name: value for name, value in named.items() if value is not None}
-        check_options({**options, **(sbatch or {})})
+        options: dict[str, str | int | bool] = {name: value for name, value in named.items() if value is not None}
+        options |= sbatch or {}
+        check_options(options)
+        options |= {"requeue": True, "signal": f"{WARNING.name.removeprefix('SIG')}@{warn_seconds}"}
+        if memory_gb is not None:
+            options["mem"] = f"{math.ceil(memory_gb * 1024)}M"
+        if gpus:
+            options["gpus-per-node"] = gpus
         self._parameters: dict[str, Any] = {
             "time": max(1, math.ceil(hours * 60)),
             "cpus_per_task": cores,
             "nodes": nodes,
             "ntasks_per_node": tasks_per_node,
-            "signal_delay_s": warn_seconds,
             "stderr_to_stdout": True,
             "array_parallelism": array_parallelism or array_size,
-            # Of several tasks, those that wait for one that failed would wait for hours.
-            "srun_args": ["--kill-on-bad-exit=1"],
-            "additional_parameters": {**options, "requeue": True, **(sbatch or {})},
+            # srun does not take the cores from sbatch; and of several tasks, those that wait for one that failed
+            # would wait for hours.
+            "srun_args": [f"--cpus-per-task={cores}", "--kill-on-bad-exit=1"],
+            "additional_parameters": options,
         }
-        if gpus:
-            self._parameters["gpus_per_node"] = gpus
-        if memory_gb is not None:
-            self._parameters["mem"] = f"{math.ceil(memory_gb * 1024)}M"
         self._queue = SlurmQueue(poll_seconds)
 
     def expect(self, jobs: int) -> None:
@@ -118,7 +119,6 @@ class Slurm:
         folder = job.log.parent.absolute() / FOLDER
         if "%" in str(folder):
             raise UserError(f"{folder}: Slurm reads % in the name of a folder in a way of its own", "rename the folder")
-        os.environ["SUBMITIT_PREEMPT_SIGNAL"] = WARNING.name.removeprefix("SIG")
         executor = executor_of(folder=folder)
         executor.update_parameters(job_name=name, **self._parameters)
         return executor
@@ -157,10 +157,14 @@ class SlurmJob:
         return "ended"
 
     def exit_status(self) -> int | None:
-        """The first that is not 0 among its tasks; None where any left none and no other failed."""
-        statuses = [_read(file) for file in self._files]
-        failed = [status for status in statuses if status]
-        return failed[0] if failed else None if None in statuses else 0
+        """That of the task that failed, not of those that srun ended because of it."""
+        statuses = [read_status(file) for file in self._files]
+        failed = [status for status in statuses if status not in (None, 0, LOST, *ANSWERS)]
+        if failed:
+            return failed[0]
+        if None in statuses or LOST in statuses:
+            return None
+        return max(statuses, key=lambda status: status or 0)
 
     def cancel(self) -> None:
         """The command is asked to save and stop; Slurm kills it after its KillWait (30 s by default)."""
@@ -178,13 +182,6 @@ def _require_slurm() -> Any:
         cause = "launch=slurm: sbatch is not on PATH, so this machine cannot submit to a Slurm cluster"
         raise UserError(cause, "start it on a login node of the cluster, or choose launch=local")
     return SlurmExecutor
-
-
-def _read(file: Path) -> int | None:
-    try:
-        return int(file.read_text(encoding="ascii"))
-    except FileNotFoundError:
-        return None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WARNING = signal.SIGUSR1  # sent by Slurm so long before the end as --signal says
 ANSWERS = (128 + signal.SIGUSR1, 128 + signal.SIGTERM)  # exit status of a command that stopped because it was asked to
+LOST = 128 + signal.SIGKILL
 # Of Slurm's variables those that do not describe the task: with the others Lightning takes the processes for tasks of
 # srun, and requeues jobs by itself.
 KEPT = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_CLUSTER_NAME")
@@ -29,8 +30,9 @@ OF_SLURM = ("SLURM_", "SLURMD_", "SRUN_", "PMI", "SUBMITIT_")
 class SlurmTask:
     """Runs a command, and leaves its exit status in ``statuses``; plain values, for it is pickled.
 
-    The first SIGUSR1 or SIGTERM is passed to the command. If that ends it and Slurm has not ended the job itself, the
-    job is put back into the queue, at most ``requeues`` times: its next run goes on where the command has saved.
+    Slurm sends SIGUSR1 and SIGTERM to the command itself, as to every process of a step. If that ends it and Slurm has
+    not ended the job, the job is put back into the queue, at most ``requeues`` times: its next run goes on where the
+    command has saved.
     """
 
     command: tuple[str, ...]
@@ -54,22 +56,25 @@ class SlurmTask:
         for number in (WARNING, signal.SIGTERM):  # in place of submitit's handlers
             signal.signal(number, receive)
         environment = {**command_environment(here), **self.environment}
-        process = CommandProcess(self.command, self._log(here.global_rank), environment, Path(self.folder))
-        asked = False
+        log, folder = self._log(here.global_rank), Path(self.folder)
+        process = CommandProcess(self.command, log, environment, folder, apart=False)
         while not process.wait(0.5):
-            if received and not asked:  # a second one would end the command before it has saved
-                asked = True
-                process.ask(received[0])
-        if process.status is None:
-            sys.exit(128 + signal.SIGKILL)
+            pass
+        status = LOST if process.status is None else process.status
         partial = left.with_suffix(".partial")
-        partial.write_text(f"{process.status}\n", encoding="ascii")
+        partial.write_text(f"{status}\n", encoding="ascii")
         partial.replace(left)
-        if not asked:
-            sys.exit(process.status)
+        if not received:
+            sys.exit(status)
         # Tasks that were asked end with 0: srun would take another status for a fault, and kill the tasks still saving.
-        if process.status in ANSWERS and here.global_rank == 0:
+        if status in ANSWERS and here.global_rank == 0 and not self._others_failed(here):
             self._requeue()
+
+    def _others_failed(self, here: JobEnvironment | Any) -> bool:
+        """Whether another task failed: then srun asked this one, to end it."""
+        folder = Path(self.statuses)
+        others = [read_status(status_file(folder, here.job_id, rank)) for rank in range(1, here.num_tasks)]
+        return any(status not in (None, 0, *ANSWERS) for status in others)
 
     def _log(self, rank: int) -> Path:
         log = Path(self.log)
@@ -90,6 +95,14 @@ class SlurmTask:
 def status_file(folder: Path, job: str, rank: int) -> Path:
     """Where a task leaves the exit status of its command."""
     return folder / f"{job}_{rank}.status"
+
+
+def read_status(file: Path) -> int | None:
+    """What a task has left; None where it has left none."""
+    try:
+        return int(file.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return None
 
 
 def command_environment(here: JobEnvironment | Any) -> dict[str, str]:

@@ -60,11 +60,11 @@ def _cross_validate(experiment: Experiment, tags: dict[str, str]) -> dict[str, A
         if parent is not None:
             start_parent(parent, output, tags, experiment.resolved())
         for fold in experiment.run_folds:
+            tracker = open_tracker(settings, output, fold.index)  # of a finished fold: it may have something to send
+            trackers += [] if tracker is None else [tracker]
             if is_finished(output / fold_key(fold.index)):
                 experiment.console.print(f"fold {fold.index}: finished before", highlight=False)
                 continue
-            tracker = open_tracker(settings, output, fold.index)
-            trackers += [] if tracker is None else [tracker]
             train_fold(experiment, fold, tracker, tags)
         for tracker in trackers:
             tracker.flush()

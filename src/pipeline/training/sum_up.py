@@ -16,7 +16,7 @@ from pipeline.training.experiment import Experiment
 from pipeline.training.jobs import JOBS_FOLDER, Launched
 from pipeline.training.prepare import Opened
 from pipeline.training.run_folder import SUMMARY_FILE
-from pipeline.training.tracked import open_tracker
+from pipeline.training.tracked import open_tracker, send_rest
 
 LONGEST_WAIT = 3600.0  # s, for another process that measures the engine or summarises
 
@@ -26,6 +26,7 @@ def sum_up(experiment: Experiment, folds: Sequence[int]) -> dict[str, Any]:
     output = experiment.output
     with one_at_a_time(output, "summary"):
         if not Launched(tuple(folds), None).summarised(output):
+            send_rest(experiment.settings, output, folds)
             tracker = open_tracker(experiment.settings, output)
             status: Status = "FAILED"
             try:

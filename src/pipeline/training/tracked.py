@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.config.schema import TrainConfig
+from pipeline.errors import UserError
 from pipeline.tracking.history import identity_of
 from pipeline.tracking.journal import TRACKING_FOLDER, RunOfJournal
 from pipeline.tracking.sent import SENT_FILE, Sent
@@ -40,6 +42,17 @@ def parent_of_folds(output: Path) -> RunOfJournal:
     identity = identity_of(output / TRACKING_FOLDER)
     assert identity is not None
     return RunOfJournal(identity, PARENT)
+
+
+def send_rest(settings: TrainConfig, output: Path, folds: Sequence[int]) -> None:
+    """Send what the processes of finished folds did not come to send; those that still send are left to it."""
+    trackers: list[Tracker] = []
+    for fold in folds:
+        with suppress(UserError):
+            tracker = open_tracker(settings, output, fold)
+            trackers += [] if tracker is None else [tracker]
+    for tracker in trackers:
+        tracker.close()
 
 
 def fold_run_ids(output: Path, folds: Sequence[int]) -> dict[str, str]:
