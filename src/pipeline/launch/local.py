@@ -66,7 +66,7 @@ class Local:
         """Start it in a session of its own: Ctrl-C in the terminal reaches it only through ``cancel``."""
         place = self._free.pop(0)
         environment = {**os.environ, **job.environment, **self._environment(place)}
-        process = CommandProcess(job.command, job.log, environment, job.folder)
+        process = CommandProcess(job.command, job.log, environment, job.folder, apart=True)
         with suppress(ProcessLookupError):
             os.sched_setaffinity(process.pid, place.cores)  # before it starts threads, which takes it longer
         return Process(process, lambda: self._free.append(place))
