@@ -39,7 +39,7 @@ def _parser() -> _Parser:
     parser = _Parser(add_help=False, allow_abbrev=False)
     for short, name in (("-h", "help"), ("-m", "multirun"), ("-r", "run"), ("-sc", "shell-completion")):
         parser.add_argument(f"--{name}", short, action="store_true")
-    for name in ("version", "hydra-help", "resolve"):
+    for name in ("version", "hydra-help", "resolve", "dry-run"):
         parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--package", "-p")
@@ -68,6 +68,7 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
     commands = primary_configs()
     overrides = [word for word in given.words if "=" in word or word.startswith("~")]
     words = [word for word in given.words if word not in overrides]
+    overrides += ["launch.dry_run=true"] if given.dry_run else []
     if given.help or given.version:
         words = words[:1] if words[:1] and words[0] in commands else []
     command = words[0] if words else DEFAULT_COMMAND

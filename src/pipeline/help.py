@@ -16,6 +16,7 @@ _OVERRIDES = (
     ("schedule.budget=15m", "how long to train a fold; schedule.budget=null schedule.epochs=100: in epochs"),
     ("sampling.batch_size=8", "cases or patches per batch"),
     ("trainer=cpu|gpu|ddp", "the device; trainer.max_time=1h stops after an hour"),
+    ("launch=local|slurm|ray", "each fold a process: on this machine, on a cluster"),
     ("output=FOLDER", "the run's folder"),
     ("seed=1", "another draw of everything random"),
 )
@@ -23,6 +24,7 @@ _FLAGS = (
     ("--cfg job", "print the composed configuration and stop (--resolve, --package KEY)"),
     ("--info", "what the configuration is made of"),
     ("--multirun, -m", "one run for each combination of the values given, such as seed=0,1,2"),
+    ("--dry-run", "only show the jobs that would be started, and their commands"),
     ("--config-dir FOLDER", "add your own configurations to those shipped"),
     ("--version", ""),
 )

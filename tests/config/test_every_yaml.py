@@ -25,6 +25,8 @@ BUILT = ("network", "loss", "optimizer", "schedule", "transforms")
 NEEDED = {
     "predict": ["run=a", "input=b", "output=c"],
     "sync": ["run=a"],
+    "report": ["run=a"],
+    "fold": ["run=a", "fold=0"],
     "reproduce": ["run=a"],
     "import": ["source=a", "output=b"],
     "plan": ["output=plan/a.yaml"],

@@ -26,6 +26,7 @@ FLOORS = {
     "config": 2,
     "data": 2,
     "inference": 2,
+    "launch": 3,
     "networks": 2,
     "optimizers": 2,
     "tracking": 2,

@@ -34,9 +34,11 @@ def run(composed: Composed) -> int:
 
 def _run(composed: Composed, interrupt: Interrupt) -> int:
     from pipeline.training.before import differences, provenance_of
+    from pipeline.training.begin import found_here
+    from pipeline.training.prepare import Opened
     from pipeline.training.reproduction import compare_runs
     from pipeline.training.run_folder import named_folder, new_folder, release_folders
-    from pipeline.training.session import found_here, train
+    from pipeline.training.session import train
 
     settings = composed.model
     assert isinstance(settings, ReproduceConfig)
@@ -61,7 +63,7 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
             tell(f"differs: {line}", console)
         dataset, checked = opened(recorded, cache, console)
         record(output / EXPERIMENT_FILE, again.tree)
-        status = train(
+        run = Opened(
             recorded,
             again.tree,
             dataset,
@@ -71,8 +73,8 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
             console=console,
             trusted=again.trusted,
             interrupt=interrupt,
-            repeated=folder,
         )
+        status = train(run, repeated=folder)
         if status != 0:
             return status
         comparison = compare_runs(folder, output, settings.tolerance)
@@ -92,6 +94,7 @@ def as_it_was(folder: Path, before: Any, settings: ReproduceConfig) -> dict[str,
         "cache": settings.cache,
         "tracking": settings.tracking.model_dump(),
         "resume": {"run": None, "allow": []},
+        "launch.engine": None,
         "trust": [],
         "trainer.precision": "bf16" if ModelCard.read(folder / MODEL_FILE).bf16 else "32",
     }

@@ -12,6 +12,7 @@ from pipeline.config.compose import Composed
 from pipeline.config.plans import PLAN_FILE, compose_with_plan, refuse_two_plans
 from pipeline.config.recorded import (
     EXPERIMENT_FILE,
+    FREE_GROUPS,
     changed_keys,
     read_plain_yaml,
     record,
@@ -39,6 +40,8 @@ def run(composed: Composed) -> int:
 
 
 def _run(composed: Composed, interrupt: Interrupt) -> int:
+    from pipeline.training.launched import show_jobs, train_by_jobs
+    from pipeline.training.prepare import Opened
     from pipeline.training.run_folder import interrupted_folder, named_folder, new_folder, release_folders
     from pipeline.training.session import train
 
@@ -72,12 +75,12 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
             recorded = read_plain_yaml(output / EXPERIMENT_FILE)
             refuse_changes(output, changed_keys(recorded, composed.tree), settings.resume.allow)
             tell(f"Going on with {output}", console)
-        elif rank() == 0:
+        elif rank() == 0 and not settings.launch.dry_run:
             record(output / EXPERIMENT_FILE, composed.tree)
-        if plan is not None and rank() == 0:
+        if plan is not None and rank() == 0 and not settings.launch.dry_run:
             write_plan(output / PLAN_FILE, text)
             tell(f"Plan: {plan.line} ({output / PLAN_FILE})", console)
-        return train(
+        run = Opened(
             settings,
             composed.tree,
             dataset,
@@ -87,21 +90,38 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
             console=console,
             trusted=composed.trusted,
             interrupt=interrupt,
-            resumed=resumed,
         )
+        if settings.launch.dry_run:
+            return show_jobs(run)
+        if settings.launch.engine is not None:
+            return train_by_jobs(run, resumed=resumed)
+        return train(run, resumed=resumed)
     finally:
         release_folders()
 
 
 def as_recorded(composed: Composed) -> Composed:
-    """The configuration of the run that ``resume=FOLDER`` names, where the command line chooses no other."""
+    """The configuration of the run that ``resume=FOLDER`` names, where the command line chooses no other.
+
+    How it is launched and where it is tracked may be chosen anew.
+    """
     settings = composed.model
     assert isinstance(settings, TrainConfig)
     wanted = settings.resume.run
-    if wanted in (None, "auto") or composed.chosen:
+    if wanted in (None, "auto") or composed.chosen - FREE_GROUPS:
         return composed
     assert wanted is not None
-    return recorded_configuration(Path(wanted).expanduser().absolute(), TrainConfig, overrides=composed.overrides)
+    return recorded_configuration(
+        Path(wanted).expanduser().absolute(),
+        TrainConfig,
+        overrides=[text for text in composed.overrides if group_of(text) not in composed.chosen],
+        values={group: composed.tree[group] for group in composed.chosen},
+    )
+
+
+def group_of(override: str) -> str:
+    """``launch`` of ``launch=local`` and of ``launch.engine.cores=1``."""
+    return override.lstrip("+~").partition("=")[0].partition(".")[0]
 
 
 def opened(settings: TrainConfig, cache: Path, console: Console) -> tuple[Dataset, CheckResult]:

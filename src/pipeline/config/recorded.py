@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.config.compose import Composed
 
 EXPERIMENT_FILE = "experiment.yaml"  # in the folder of a run: composed, before the data determined the rest
+FREE_GROUPS = frozenset({"launch", "tracking"})  # groups whose options choose no result
 MOST_RECORDED_BYTES = 16 * MOST_BYTES
 
 # Keys that change no result, or (folds.run) only how many there are.
@@ -27,6 +28,7 @@ FREE = (
     "trust",
     "resume",
     "checkpoint",
+    "launch",
     "store",
     "tracking",
     "planning",
@@ -74,7 +76,7 @@ def read_plain_yaml(path: Path) -> dict[str, Any]:
 def recorded_configuration(
     folder: Path, model: type[BaseModel], *, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
 ) -> Composed:
-    """What the run in ``folder`` recorded, with values of the command line, and ``values`` by dotted key, set anew.
+    """What the run in ``folder`` recorded, with ``values`` by dotted key, then those of the command line, set anew.
 
     Raises UserError for a folder without a record, and ConfigurationMistakes for a record that does not fit.
     """
@@ -92,13 +94,14 @@ def recorded_configuration(
             f"{folder}: not the folder of a run that can be repeated, it has no {EXPERIMENT_FILE}",
             "a run's folder is named in the last lines of its training",
         )
-    tree = OmegaConf.create(read_plain_yaml(path))
+    plain = read_plain_yaml(path)
+    for name, value in (values or {}).items():
+        _set(plain, name, value)
+    tree = OmegaConf.create(plain)
     parsed, mistakes = parse(overrides)
     given = [item for item in parsed if isinstance(item, Value)]
     mistakes += [mistake for value in given if (mistake := value.apply(tree))]
     plain = to_plain(tree)
-    for name, value in (values or {}).items():
-        _set(plain, name, value)
     composition = Composition(
         command=EXPERIMENT_FILE,
         folders=Folders((conf_dir().resolve(),)),

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline.config.schema_data import Data
 from pipeline.config.schema_dicom import ImportConfig
 from pipeline.config.schema_engine import Engine
+from pipeline.config.schema_launch import Launch
 from pipeline.config.schema_measured import Check, Drift, Fingerprint
 from pipeline.config.schema_planning import PlanBudget, Planning
 from pipeline.config.schema_types import (
@@ -195,6 +196,7 @@ class TrainConfig(Section):
     on_nan: Literal["stop", "skip"]
     resume: Resume
     checkpoint: Checkpoint
+    launch: Launch
     data: Data
     check: Check
     store: Store
@@ -266,6 +268,23 @@ class ReproduceConfig(Section):
     trust: list[str]
 
 
+class FoldConfig(Section):
+    """``python -m pipeline fold``"""
+
+    run: str
+    fold: Annotated[int, Field(ge=0)]
+    threads: Count | None
+    trust: list[str]
+
+
+class ReportConfig(Section):
+    """``python -m pipeline report``"""
+
+    run: str
+    tracking: Tracking
+    trust: list[str]
+
+
 class SyncConfig(Section):
     """``python -m pipeline sync``."""
 
@@ -276,6 +295,8 @@ class SyncConfig(Section):
 
 COMMANDS: dict[str, type[Section]] = {
     "train": TrainConfig,
+    "fold": FoldConfig,
+    "report": ReportConfig,
     "check": TrainConfig,
     "plan": PlanConfig,
     "predict": PredictConfig,

@@ -18,6 +18,9 @@ from pipeline.config.nearest import did_you_mean
 from pipeline.errors import UserError
 
 CLASSES = (
+    "pipeline.launch.local",
+    "pipeline.launch.ray",
+    "pipeline.launch.slurm",
     "pipeline.networks",
     "pipeline.optimizers",
     "pipeline.tasks",

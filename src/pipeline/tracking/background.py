@@ -11,7 +11,7 @@ from pipeline.tracking.journal import Journal
 from pipeline.tracking.lock import Lock
 from pipeline.tracking.mlflow_store import MlflowStore, reason
 from pipeline.tracking.secrets import mask
-from pipeline.tracking.sender import Sender
+from pipeline.tracking.sender import ParentNotSent, Sender
 from pipeline.tracking.sent import Sent
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,8 @@ class Background(threading.Thread):
                         store = MlflowStore(self._uri)
                         self._sender = Sender(self._output, self._journal, self._sent, store)
                     self._sender.send(self._go_on)
+                except ParentNotSent as error:
+                    self._failed(error, quietly=True)
                 except Exception as error:
                     self._failed(error)
                 else:
@@ -111,8 +113,8 @@ class Background(threading.Thread):
     def _go_on(self) -> bool:
         return self._deadline is None or time.monotonic() < self._deadline
 
-    def _failed(self, error: Exception) -> None:
-        if self._failures == 0:
+    def _failed(self, error: Exception, *, quietly: bool = False) -> None:
+        if self._failures == 0 and not quietly:
             log.warning(
                 "MLflow at %s cannot be used now (%s).\n"
                 "    Training goes on; everything is kept in %s and sent when it is back.",

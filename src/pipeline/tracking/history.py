@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from pipeline.tracking.journal import Journal
+from pipeline.tracking.journal import EVENTS_FILE, Journal, first_event
 
 
 @dataclass
@@ -34,3 +35,9 @@ class History:
             elif event["event"] == "end" and key in history.open_runs:
                 history.open_runs.remove(key)
         return history
+
+
+def identity_of(folder: Path) -> str | None:
+    """The identity of the journal in a ``tracking`` folder, None where none has begun."""
+    first = first_event(folder / EVENTS_FILE)
+    return str(first["id"]) if first is not None and "id" in first else None

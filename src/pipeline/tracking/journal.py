@@ -7,12 +7,29 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
 
+TRACKING_FOLDER = "tracking"
+EVENTS_FILE = "events.jsonl"
+
 Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunOfJournal:
+    """A run by the identity of the journal that records it, and its key there."""
+
+    identity: str
+    key: str
+
+    @property
+    def unique_key(self) -> str:
+        """What the run carries in the store as a tag, to be found again by."""
+        return f"{self.identity}/{self.key}"
 
 
 class Journal:
@@ -92,6 +109,17 @@ class Journal:
             log.warning("%s: a damaged line is skipped", self.path)
             return {"event": "damaged"}
         return event
+
+
+def first_event(path: Path) -> Event | None:
+    """What a journal begins with, None without a journal or a whole line in it."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline()
+            event = json.loads(line) if line.endswith(b"\n") else None
+    except (OSError, ValueError):
+        return None
+    return event if isinstance(event, dict) else None
 
 
 def _whole_lines(file: int) -> int:

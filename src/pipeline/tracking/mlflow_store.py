@@ -123,14 +123,18 @@ class MlflowStore:
             )
         )
 
+    def find_run(self, experiment_id: str, unique_key: str) -> Any | None:
+        """The run with this key, None when there is none; of several the one that is kept."""
+        found = self.runs_with_tag(experiment_id, RUN_KEY_TAG, unique_key)
+        return min(found, key=lambda run: (run.info.lifecycle_stage == "deleted", run.info.run_id), default=None)
+
     def start_run(self, experiment_id: str, unique_key: str, name: str, time_ms: int, tags: Mapping[str, str]) -> str:
         """The id of the run with this key: created once, or found and set running again."""
-        found = self.runs_with_tag(experiment_id, RUN_KEY_TAG, unique_key)
-        if not found:
+        run = self.find_run(experiment_id, unique_key)
+        if run is None:
             tags = {**_short_tags(tags), RUN_KEY_TAG: unique_key}
             run = self._client.create_run(experiment_id, start_time=time_ms, tags=tags, run_name=name)
             return str(run.info.run_id)
-        run = min(found, key=lambda run: (run.info.lifecycle_stage == "deleted", run.info.run_id))
         run_id = str(run.info.run_id)
         self.resume_run(run_id, tags, deleted=run.info.lifecycle_stage == "deleted")
         return run_id

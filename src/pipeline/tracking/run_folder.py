@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.tracking.journal import EVENTS_FILE, TRACKING_FOLDER
 from pipeline.tracking.mlflow_store import OUTPUT_TAG, PARENT_TAG, RUN_KEY_TAG, MlflowStore, reason
 from pipeline.tracking.names import check_run_key
 from pipeline.tracking.secrets import mask
@@ -48,7 +49,7 @@ def _folder_here(run: Any) -> Path | None:
     folder = Path(run.data.tags.get(OUTPUT_TAG, ""))
     identity = run.data.tags[RUN_KEY_TAG].partition("/")[0]
     try:
-        with (folder / "tracking" / "events.jsonl").open("rb") as journal:
+        with (folder / TRACKING_FOLDER / EVENTS_FILE).open("rb") as journal:
             same = identity.encode() in journal.readline()
     except OSError:
         return None

@@ -6,11 +6,15 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.tracking.journal import Event, Journal
+from pipeline.tracking.journal import Event, Journal, RunOfJournal
 from pipeline.tracking.mlflow_store import OUTPUT_TAG, PARENT_TAG, MlflowStore, Point, is_refusal, reason
 from pipeline.tracking.sent import Sent
 
 log = logging.getLogger(__name__)
+
+
+class ParentNotSent(Exception):
+    """The parent of a run is not in the store yet: the journal that records it has not been sent so far."""
 
 
 class Sender:
@@ -70,7 +74,7 @@ class Sender:
             self._sent.experiment_id = self._store.experiment(event["experiment"])
         tags = {**event["tags"], OUTPUT_TAG: str(self._output)}
         if event["parent"] is not None:
-            tags[PARENT_TAG] = self._sent.runs.get(event["parent"], "")
+            tags[PARENT_TAG] = self._parent(event)
         if key in self._sent.runs:
             run = self._store.run(self._sent.runs[key])
             deleted = run is not None and run.info.lifecycle_stage == "deleted"
@@ -80,6 +84,17 @@ class Sender:
                 self._sent.experiment_id, _unique(event), event["name"], event["time"], tags
             )
         self._unless_refused(event, lambda run_id: self._store.log_params(run_id, event["params"]))
+
+    def _parent(self, event: Event) -> str:
+        """MLflow's id of the run's parent; raises ParentNotSent where only another journal can send it."""
+        if event["parent_id"] == event["id"]:
+            return self._sent.runs.get(event["parent"], "")
+        assert self._sent.experiment_id is not None
+        parent = RunOfJournal(event["parent_id"], event["parent"])
+        found = self._store.find_run(self._sent.experiment_id, parent.unique_key)
+        if found is None:
+            raise ParentNotSent(f"the run of which {event['name']!r} is a part is not there yet")
+        return str(found.info.run_id)
 
     def _end(self, event: Event, run_id: str) -> None:
         self._store.end_run(run_id, event["status"], event["time"])
@@ -123,7 +138,7 @@ class Sender:
 
 
 def _unique(event: Event) -> str:
-    return f"{event['id']}/{event['run']}"
+    return RunOfJournal(event["id"], event["run"]).unique_key
 
 
 def _superseded(events: list[tuple[Event, int]]) -> set[int]:

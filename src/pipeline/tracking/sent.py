@@ -12,6 +12,8 @@ from pipeline.tracking.secrets import mask
 
 log = logging.getLogger(__name__)
 
+SENT_FILE = "sent.json"
+
 
 @dataclass
 class Sent:
@@ -43,11 +45,14 @@ class Sent:
     @staticmethod
     def last_uri(path: Path) -> str | None:
         """The store that was used last, without its password; None when nothing is recorded."""
-        try:
-            uri = json.loads(path.read_text(encoding="utf-8"))["uri"]
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+        uri = _recorded(path, "uri")
         return uri if isinstance(uri, str) else None
+
+    @staticmethod
+    def runs_in(path: Path) -> dict[str, str]:
+        """The MLflow runs by key that are recorded there, none where nothing is."""
+        runs = _recorded(path, "runs")
+        return runs if isinstance(runs, dict) else {}
 
     def save(self) -> None:
         """Replace the file so that a crash leaves the old or the new content, never a part."""
@@ -66,3 +71,10 @@ class Sent:
         self.offset = 0
         self.runs = {}
         self.refused = []
+
+
+def _recorded(path: Path, name: str) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))[name]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

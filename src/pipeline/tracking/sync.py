@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.tracking.history import History
-from pipeline.tracking.journal import Journal
+from pipeline.tracking.journal import EVENTS_FILE, TRACKING_FOLDER, Journal
 from pipeline.tracking.lock import lock_run_folder
 from pipeline.tracking.mlflow_store import MlflowStore, reason
 from pipeline.tracking.secrets import HIDDEN, mask
 from pipeline.tracking.sender import Sender
-from pipeline.tracking.sent import Sent
+from pipeline.tracking.sent import SENT_FILE, Sent
 
 _LOCK_WAIT_S = 10.0
 
@@ -31,26 +31,42 @@ class SyncReport:
 
 
 def sync(output: Path, uri: str | None = None, progress: Callable[[int, int], None] | None = None) -> SyncReport:
-    """Send the unsent part of a run folder's journal; may be repeated, nothing is recorded twice.
+    """Send the unsent part of a run folder's journals; may be repeated, nothing is recorded twice.
 
     Without ``uri`` the store used before. With another store everything is sent there. Runs whose process died
-    without an end are ended as KILLED. ``progress`` gets bytes done and bytes in all.
+    without an end are ended as KILLED. ``progress`` gets bytes done and bytes in all, of each journal.
     Raises ``UserError`` without a journal, while the run still goes on, and when the store cannot be used.
     """
     output = output.resolve()
-    folder = output / "tracking"
-    if not (folder / "events.jsonl").is_file():
+    if not (output / TRACKING_FOLDER / EVENTS_FILE).is_file():
         raise UserError(f"{output} is not a run folder: it has no tracking/events.jsonl", "Give the folder of a run.")
+    reports = [_sync(output, folder, uri, progress) for folder in journals_of(output)]
+    return SyncReport(
+        reports[0].uri,
+        sum(report.events for report in reports),
+        tuple(key for report in reports for key in report.ended),
+        tuple(refusal for report in reports for refusal in report.refused),
+        {key: run_id for report in reports for key, run_id in report.run_ids.items()},
+    )
+
+
+def journals_of(output: Path) -> list[Path]:
+    """The folders of the journals of a run: its own, then those of its parts."""
+    parts = sorted(path.parent for path in output.glob(f"*/{TRACKING_FOLDER}/{EVENTS_FILE}"))
+    return [output / TRACKING_FOLDER, *parts]
+
+
+def _sync(output: Path, folder: Path, uri: str | None, progress: Callable[[int, int], None] | None) -> SyncReport:
     lock = lock_run_folder(folder, _LOCK_WAIT_S)
     try:
-        journal = Journal(folder / "events.jsonl")
+        journal = Journal(folder / EVENTS_FILE)
         try:
             history = History.of(journal)
             for key in reversed(history.open_runs):
                 time_ms = time.time_ns() // 1_000_000
                 end = {"event": "end", "run": key, "time": time_ms, "id": history.identity, "status": "KILLED"}
                 journal.append(end)
-            sent = Sent.load(folder / "sent.json", uri or _last_uri(folder), journal.size)
+            sent = Sent.load(folder / SENT_FILE, uri or _last_uri(folder), journal.size)
             before = len(journal.read(sent.offset, most=journal.size))
             _send(output, journal, sent, uri or sent.uri, progress)
         finally:
@@ -76,7 +92,7 @@ def _send(output: Path, journal: Journal, sent: Sent, uri: str, progress: Callab
 
 
 def _last_uri(folder: Path) -> str:
-    recorded = Sent.last_uri(folder / "sent.json")
+    recorded = Sent.last_uri(folder / SENT_FILE)
     if recorded is None or HIDDEN in recorded:
         raise UserError(
             f"{folder.parent} does not say which MLflow store it belongs to"

@@ -13,11 +13,11 @@ from typing import Any, Literal, Self
 
 from pipeline.tracking.background import Background
 from pipeline.tracking.history import History
-from pipeline.tracking.journal import Journal
+from pipeline.tracking.journal import EVENTS_FILE, TRACKING_FOLDER, Journal, RunOfJournal
 from pipeline.tracking.lock import lock_run_folder
 from pipeline.tracking.names import check_run_key, flat_params, flat_tags, metric_name
 from pipeline.tracking.secrets import mask
-from pipeline.tracking.sent import Sent
+from pipeline.tracking.sent import SENT_FILE, Sent
 
 log = logging.getLogger(__name__)
 
@@ -29,31 +29,38 @@ _LOCK_WAIT_S = 10.0
 class Tracker:
     """Records the runs of one run folder: in ``<output>/tracking/events.jsonl`` first, then in MLflow.
 
-    One per command, in rank zero. No call waits for MLflow or fails because of it, except ``flush`` and ``close``,
+    In rank zero only. No call waits for MLflow or fails because of it, except ``flush`` and ``close``,
     which wait for a bounded time. Opening a folder again continues its runs: what an interrupted run had recorded
     at a step stays, and is not recorded again.
 
-    ``uri`` comes from ``store_uri``; a password in it is used and written nowhere.
-    Raises ``UserError`` when another process records into the same folder.
+    ``part``: a folder inside ``output`` that has a journal of its own, such as that of a fold, so that several
+    processes record parts of one run. ``uri`` comes from ``store_uri``; a password in it is used and written nowhere.
+    Raises ``UserError`` when another process records into the same journal.
     """
 
-    def __init__(self, output: Path, *, uri: str, experiment: str, flush_timeout_s: float) -> None:
+    def __init__(
+        self, output: Path, *, uri: str, experiment: str, flush_timeout_s: float, part: Path | None = None
+    ) -> None:
         self.output = output.resolve()
-        folder = self.output / "tracking"
+        folder = (self.output if part is None else part.resolve()) / TRACKING_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_run_folder(folder, _LOCK_WAIT_S)
         self._experiment = experiment
         self._flush_timeout_s = flush_timeout_s
-        self._journal = Journal(folder / "events.jsonl")
+        self._journal = Journal(folder / EVENTS_FILE)
         self._history = History.of(self._journal)
         self._id = self._history.identity or uuid.uuid4().hex
         self._running: list[str] = []
-        self._sent = Sent.load(folder / "sent.json", uri, self._journal.size)
+        self._sent = Sent.load(folder / SENT_FILE, uri, self._journal.size)
         self._sent.save()
         self._thread = Background(self.output, uri, self._journal, self._sent, lock)
         self._closed = False
         self._thread.start()
         atexit.register(self._close_at_exit)
+
+    def run(self, key: str) -> RunOfJournal:
+        """What names the run of this key in other journals."""
+        return RunOfJournal(self._id, key)
 
     @property
     def uri(self) -> str:
@@ -70,15 +77,22 @@ class Tracker:
         return dict(self._sent.runs)
 
     def start_run(
-        self, key: str, name: str, *, parent: str | None, tags: Mapping[str, str], params: Mapping[str, object]
+        self,
+        key: str,
+        name: str,
+        *,
+        parent: str | RunOfJournal | None,
+        tags: Mapping[str, str],
+        params: Mapping[str, object],
     ) -> None:
-        """Start a run, or continue the one of this key; ``parent`` is the key of a run started before.
+        """Start a run, or continue the one of this key.
 
+        ``parent`` is the key of a run started before, or a run of another journal.
         Nested ``params`` get dotted names. MLflow cannot change a parameter: where a continued run has another
         value now, the first stays and the tag ``changed.<name>`` holds the new one.
         """
         check_run_key(key)
-        if parent is not None and parent not in self._running:
+        if isinstance(parent, str) and parent not in self._running:
             raise ValueError(f"run {key!r}: its parent {parent!r} is not running")
         flat = flat_params(params)
         known = self._history.params.setdefault(key, {})
@@ -93,7 +107,8 @@ class Tracker:
             id=self._id,
             experiment=self._experiment,
             name=name,
-            parent=parent,
+            parent=parent.key if isinstance(parent, RunOfJournal) else parent,
+            parent_id=parent.identity if isinstance(parent, RunOfJournal) else self._id,
             tags=flat_tags({**tags, **changed}),
             params=new,
         )
@@ -136,12 +151,16 @@ class Tracker:
         """
         return self._thread.flush(self._flush_timeout_s if timeout_s is None else timeout_s)
 
-    def close(self, status: Status = "FAILED") -> None:
-        """End runs that still go on with ``status``, send what is left for at most the flush timeout, and stop."""
+    def close(self, status: Status | None = "FAILED") -> None:
+        """End runs that still go on with ``status``, send what is left for at most the flush timeout, and stop.
+
+        None: they go on, another process ends them.
+        """
         if self._closed:
             return
-        for key in reversed(self._running[:]):
-            self.end_run(key, status)
+        if status is not None:
+            for key in reversed(self._running[:]):
+                self.end_run(key, status)
         self._closed = True
         atexit.unregister(self._close_at_exit)
         if not self._thread.stop(self._flush_timeout_s):

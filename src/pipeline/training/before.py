@@ -45,10 +45,14 @@ class Before:
         if self.found is not None or (self.folder / MANIFEST_FILE).exists():
             Manifest.read(self.folder).require_same(manifest, self.folder)
 
+    def warn(self, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Say what differs between the provenance ``found`` and this process's so that results may."""
+        for line in differences(found, now):
+            log.warning("not as the run began, another %s: the same bits cannot be expected", line)
+
     def add(self, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Add this process to the provenance ``found``, and say what differs so that results may."""
-        for line in differences(found, now):
-            log.warning("resumed with another %s: the same bits cannot be expected", line)
+        self.warn(found, now)
         resumed = {name: now[name] for name in KEPT_PER_RESUMPTION if name in now}
         write_json(self.folder / PROVENANCE_FILE, {**found, "resumed": [*found.get("resumed", []), resumed]})
 

@@ -1,45 +1,40 @@
-"""Cross-validation: train every fold, pool the out-of-fold cases, summarise, record."""
+"""Cross-validation: its MLflow run begun; its finished folds pooled, summarised and recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 
 from pipeline.config.plans import PLAN_FILE
 from pipeline.config.recorded import EXPERIMENT_FILE
 from pipeline.data.fingerprint import FINGERPRINT_FILE, Fingerprint
-from pipeline.data.folds import Fold
 from pipeline.evaluation.cases import CASES_FILE, read_cases, write_cases
 from pipeline.evaluation.postprocessing import in_words
-from pipeline.evaluation.summary import summarise
 from pipeline.json_file import write_json
 from pipeline.prediction.cases import prediction_name
 from pipeline.prediction.postprocessing import POSTPROCESS_FILE, postprocess_run
-from pipeline.prediction.trained_run import MODEL_FILE, ModelCard
-from pipeline.tasks.classification import ClassificationTask
-from pipeline.tasks.segmentation import SegmentationTask
+from pipeline.prediction.trained_run import MODEL_FILE
 from pipeline.tracking.changes import CHANGES_FILE
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.before import PROVENANCE_FILE
-from pipeline.training.device import accelerator_kind, choose_precision
+from pipeline.training.begin import CONFIG_FILE
 from pipeline.training.experiment import Experiment
-from pipeline.training.fold import FITTED_FILE, PACE_FILE, FittedFold
-from pipeline.training.fold_run import FoldRun, fold_key
+from pipeline.training.fold import FittedFold
 from pipeline.training.manifest import MANIFEST_FILE
 from pipeline.training.pictures import draw_classification, draw_curves, draw_segmentation
+from pipeline.training.recorded_fold import rebalanced
+from pipeline.training.results import metric_name, summarised
+from pipeline.training.run_folder import SUMMARY_FILE
+from pipeline.training.tracked import PARENT, fold_key, fold_run_ids
 
-PARENT = "parent"
-FINISHED_FILE = "finished.json"  # of a fold with which nothing is left to be done
 RAW_CASES_FILE = "cases_raw.csv"  # cases.csv before postprocessing
 RECORDED = (
     EXPERIMENT_FILE,
-    "config.yaml",
+    CONFIG_FILE,
     PLAN_FILE,
     MODEL_FILE,
     "folds.json",
@@ -51,140 +46,40 @@ RECORDED = (
 )
 
 
-class CrossValidation:
-    """Runs the folds of an experiment and leaves cases.csv, summary.json, figures and MLflow runs behind."""
+def start_parent(tracker: Tracker, output: Path, tags: Mapping[str, str], params: Mapping[str, Any]) -> None:
+    """Begin the MLflow run of a cross-validation, or go on with it, and record what its folder holds so far."""
+    tracker.start_run(PARENT, output.name, parent=None, tags=tags, params=params)
+    for name in RECORDED:
+        if (output / name).exists():
+            tracker.log_artifact(PARENT, output / name)
 
-    def __init__(self, experiment: Experiment, tracker: Tracker | None) -> None:
+
+class Pooled:
+    """The finished ``folds`` of an experiment: leaves cases.csv, summary.json and figures, and ends the MLflow run."""
+
+    def __init__(self, experiment: Experiment, folds: Sequence[int], tracker: Tracker | None) -> None:
         self.experiment = experiment
         self.settings = experiment.settings
-        self.tracker = tracker
         self.output = experiment.output
+        self.folds = list(folds)
+        self.tracker = tracker
 
-    def run(self, tags: Mapping[str, str]) -> dict[str, Any]:
-        """Train, predict, summarise. Returns the content of summary.json."""
-        resolved = self.experiment.resolved()
-        (self.output / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-        write_json(self.output / MODEL_FILE, self._card().as_json())
-        if self.tracker is not None:
-            self.tracker.start_run(PARENT, self.output.name, parent=None, tags=tags, params=resolved)
-            for name in RECORDED:
-                if (self.output / name).exists():
-                    self.tracker.log_artifact(PARENT, self.output / name)
-        fitted, rebalanced = {}, {}
-        for fold in self.experiment.run_folds:
-            run, key = FoldRun(self.experiment, fold), fold_key(fold.index)
-            rebalanced[fold.index] = run.rebalancing.params
-            trained = FittedFold.read(run.folder)
-            if trained is not None and (run.folder / FINISHED_FILE).exists():
-                fitted[fold.index] = trained
-                self.experiment.console.print(f"fold {fold.index}: finished before", highlight=False)
-                continue
-            if run.rebalancing.line is not None:
-                self.experiment.console.print(f"fold {fold.index}: {run.rebalancing.line}", highlight=False)
-            if self.tracker is not None:
-                params = {"fold": fold.index, "repeat": fold.repeat, **run.rebalancing.params}
-                self.tracker.start_run(key, f"fold {fold.index}", parent=PARENT, tags=tags, params=params)
-            fitted[fold.index] = run.train(partial(self._send, key))
-            self._tell_what_ended(fold, fitted[fold.index])
-            table = run.predict()
-            table.insert(table.columns.get_loc("fold") + 1, "repeat", fold.repeat)
-            write_cases(table, run.folder / CASES_FILE)
-            self._end_fold(fold, run.folder)
-        table = pd.concat([read_cases(self.output / fold_key(fold) / CASES_FILE) for fold in fitted], ignore_index=True)
-        return self._finish(fitted, rebalanced, table)
-
-    def _tell_what_ended(self, fold: Fold, fitted: FittedFold) -> None:
-        schedule = self.settings.schedule
-        if schedule.budget is None or schedule.epochs is None or fitted.epochs >= schedule.epochs:
-            return
-        self.experiment.console.print(
-            f"fold {fold.index}: schedule.budget={schedule.budget} ended it after {fitted.epochs} of "
-            f"{schedule.epochs} epochs, {fitted.steps} steps (schedule.budget=null lets them all run)",
-            highlight=False,
-        )
-
-    def _send(self, key: str, metrics: Mapping[str, float], epoch: int) -> None:
-        if self.tracker is not None:
-            self.tracker.log_metrics(key, metrics, epoch)
-
-    def _card(self) -> ModelCard:
-        dataset = self.experiment.dataset
-        precision, accelerator = self.settings.trainer.precision, self.settings.trainer.accelerator
-        return ModelCard(
-            task=self.settings.task,
-            class_names=dataset.output_classes,
-            label_values=dataset.labels.values if dataset.labels is not None else None,
-            regions=dataset.labels.regions if dataset.labels is not None else None,
-            modalities=dataset.modalities,
-            incomplete=self.experiment.incomplete,
-            modality_dropout=self.settings.sampling.modality_dropout,
-            checkpoint=self.settings.evaluation.checkpoint,
-            bf16=choose_precision(precision, accelerator_kind(accelerator)) == "bf16-mixed",
-            spatial_dims=dataset.spatial_dims,
-            channels=self.experiment.channels,
-        )
-
-    def _end_fold(self, fold: Fold, folder: Path) -> None:
-        """Report a fold that is trained and predicted; the file that says it is finished comes last."""
-        key, table = fold_key(fold.index), read_cases(folder / CASES_FILE)
-        block = self._summarise(table, [fold.index])
-        means = {name: entry["mean"] for name, entry in block["metrics"].items() if entry["mean"] is not None}
-        self.experiment.console.print(f"fold {fold.index}: {_in_words(means)}", highlight=False)
-        draw_curves({fold.index: folder / "metrics.csv"}, folder / "learning_curves.png", self._metric_name())
-        if self.tracker is not None:
-            self.tracker.log_metrics(key, {f"oof_{name}": value for name, value in means.items()}, 0)
-            for name in (CASES_FILE, FITTED_FILE, PACE_FILE):
-                self.tracker.log_artifact(key, folder / name)
-            self.tracker.log_artifact(key, folder / "learning_curves.png", "figures")
-            if self.settings.tracking.checkpoints:
-                self.tracker.log_artifact(key, folder / "checkpoints", "checkpoints")
-            self.tracker.end_run(key, "FINISHED")
-        write_json(folder / FINISHED_FILE, {"cases": len(table)})
-
-    def _summarise(self, table: pd.DataFrame, folds: list[int]) -> dict[str, Any]:
-        how = self.settings.evaluation
-        names = self.experiment.dataset.output_classes
-        return summarise(self.settings.task, table, names, folds=folds, resamples=how.resamples, seed=how.seed)
-
-    def _metric_name(self) -> str:
-        return ClassificationTask.metric if self.settings.task == "classification" else SegmentationTask.metric
-
-    def _finish(
-        self,
-        fitted: Mapping[int, FittedFold],
-        rebalanced: Mapping[int, Mapping[str, Any]],
-        table: pd.DataFrame,
-    ) -> dict[str, Any]:
-        experiment, output = self.experiment, self.output
-        table, postprocessed = self._postprocess(table, list(fitted))
-        write_cases(table, output / CASES_FILE)
-        block = self._summarise(table, list(fitted)) | postprocessed
+    def summarise(self) -> dict[str, Any]:
+        """Returns the content of summary.json."""
+        fitted = {index: self._fitted(index) for index in self.folds}
+        table = pd.concat([read_cases(self._folder(fold) / CASES_FILE) for fold in fitted], ignore_index=True)
+        table, postprocessed = self._postprocess(table)
+        write_cases(table, self.output / CASES_FILE)
+        block = summarised(self.experiment, table, self.folds) | postprocessed
         if self.settings.evaluation.figures:
-            self._draw(fitted, table)
+            self._draw(table)
         summary: dict[str, Any] = {
             "experiment": self.settings.name,
             "task": self.settings.task,
-            "unit": Fingerprint.read(output / FINGERPRINT_FILE).unit,
-            "run_dir": str(output),
+            "unit": Fingerprint.read(self.output / FINGERPRINT_FILE).unit,
+            "run_dir": str(self.output),
             "mlflow": {"uri": None, "experiment_id": None, "run_id": None, "fold_run_ids": {}},
-            "folds": [
-                {
-                    "fold": index,
-                    "repeat": experiment.folds[index].repeat,
-                    "n_train": len(experiment.folds[index].train),
-                    "n_validation": len(experiment.folds[index].validation),
-                    "epochs": fold.epochs,
-                    "steps": fold.steps,
-                    "seconds": round(fold.seconds, 1),
-                    "best_validation_metric": fold.best_metric,
-                    "best_epoch": fold.best_epoch,
-                    "last_validation_metric": fold.last_metric,
-                    "sampling_fallback": fold.fallbacks,
-                    "skipped_steps": fold.skipped,
-                    **rebalanced[index],
-                }
-                for index, fold in fitted.items()
-            ],
+            "folds": [self._of_fold(index, fold) for index, fold in fitted.items()],
             "checkpoint": self.settings.evaluation.checkpoint,
             "n_cases": int(table["case_id"].nunique()),
             "n_patients": int(table["patient_id"].nunique()),
@@ -193,14 +88,40 @@ class CrossValidation:
             **block,
         }
         if self.tracker is not None:
-            self._record(summary)
-        write_json(output / "summary.json", summary)
+            self._record(self.tracker, summary)
+        write_json(self.output / SUMMARY_FILE, summary)
         if self.tracker is not None:
-            self.tracker.log_artifact(PARENT, output / "summary.json")
+            self.tracker.log_artifact(PARENT, self.output / SUMMARY_FILE)
             self.tracker.end_run(PARENT, "FINISHED")
         return summary
 
-    def _postprocess(self, table: pd.DataFrame, folds: list[int]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    def _folder(self, fold: int) -> Path:
+        return self.output / fold_key(fold)
+
+    def _fitted(self, fold: int) -> FittedFold:
+        fitted = FittedFold.read(self._folder(fold))
+        assert fitted is not None
+        return fitted
+
+    def _of_fold(self, index: int, fitted: FittedFold) -> dict[str, Any]:
+        fold = self.experiment.folds[index]
+        return {
+            "fold": index,
+            "repeat": fold.repeat,
+            "n_train": len(fold.train),
+            "n_validation": len(fold.validation),
+            "epochs": fitted.epochs,
+            "steps": fitted.steps,
+            "seconds": round(fitted.seconds, 1),
+            "best_validation_metric": fitted.best_metric,
+            "best_epoch": fitted.best_epoch,
+            "last_validation_metric": fitted.last_metric,
+            "sampling_fallback": fitted.fallbacks,
+            "skipped_steps": fitted.skipped,
+            **rebalanced(self._folder(index)),
+        }
+
+    def _postprocess(self, table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
         """The table after postprocessing, and what summary.json says of it and of the table before."""
         dataset, how = self.experiment.dataset, self.settings.evaluation
         if dataset.labels is None or how.postprocess == "none":
@@ -224,22 +145,22 @@ class CrossValidation:
         said = {"kept": content["kept"], "decided_on": content["decided_on"]}
         if content["kept"]:
             write_cases(raw, self.output / RAW_CASES_FILE)
-            said["raw_metrics"] = self._summarise(raw, folds)["metrics"]
+            said["raw_metrics"] = summarised(self.experiment, raw, self.folds)["metrics"]
         return table, {"postprocessing": said}
 
     def _prediction_paths(self, table: pd.DataFrame) -> dict[tuple[int, str], Path]:
         """The predicted mask of each fold and case in ``table``."""
         names = {case.case_id: prediction_name(case) for case in self.experiment.dataset.cases}
         return {
-            (fold, case): self.output / fold_key(fold) / "predictions" / names[case]
+            (fold, case): self._folder(fold) / "predictions" / names[case]
             for fold, case in table[["fold", "case_id"]].drop_duplicates().itertuples(index=False)
         }
 
-    def _draw(self, fitted: Mapping[int, FittedFold], table: pd.DataFrame) -> None:
+    def _draw(self, table: pd.DataFrame) -> None:
         figures = self.output / "figures"
         figures.mkdir(exist_ok=True)
-        histories = {index: self.output / fold_key(index) / "metrics.csv" for index in fitted}
-        draw_curves(histories, figures / "learning_curves.png", self._metric_name())
+        histories = {index: self._folder(index) / "metrics.csv" for index in self.folds}
+        draw_curves(histories, figures / "learning_curves.png", metric_name(self.settings))
         if self.settings.task == "classification":
             draw_classification(table, self.experiment.dataset, figures)
             return
@@ -247,31 +168,22 @@ class CrossValidation:
         paths = {case: path for (_, case), path in self._prediction_paths(table).items()}
         draw_segmentation(table, self.experiment.dataset, paths, figures)
 
-    def _record(self, summary: dict[str, Any]) -> None:
-        assert self.tracker is not None
+    def _record(self, tracker: Tracker, summary: dict[str, Any]) -> None:
         metrics = {}
         for name, entry in summary["metrics"].items():
             values = {name: entry["mean"], f"{name}_ci95_low": entry["ci95"][0], f"{name}_ci95_high": entry["ci95"][1]}
             values |= {f"{name}/{label}": part["mean"] for label, part in entry["per_class"].items()}
             metrics.update({key: value for key, value in values.items() if value is not None})
-        self.tracker.log_metrics(PARENT, metrics, 0)
+        tracker.log_metrics(PARENT, metrics, 0)
         for name in (CASES_FILE, RAW_CASES_FILE, POSTPROCESS_FILE):
             if (self.output / name).exists():
-                self.tracker.log_artifact(PARENT, self.output / name)
+                tracker.log_artifact(PARENT, self.output / name)
         if (self.output / "figures").exists():
-            self.tracker.log_artifact(PARENT, self.output / "figures", "figures")
-        self.tracker.flush()
-        ids = self.tracker.run_ids()
+            tracker.log_artifact(PARENT, self.output / "figures", "figures")
+        tracker.flush()
         summary["mlflow"] = {
-            "uri": self.tracker.uri,
-            "experiment_id": self.tracker.experiment_id,
-            "run_id": ids.get(PARENT),
-            "fold_run_ids": {key: value for key, value in ids.items() if key != PARENT},
+            "uri": tracker.uri,
+            "experiment_id": tracker.experiment_id,
+            "run_id": tracker.run_ids().get(PARENT),
+            "fold_run_ids": fold_run_ids(self.output, self.folds),
         }
-
-
-def _in_words(means: Mapping[str, float]) -> str:
-    shown = [
-        name for name in ("dice", "surface_dice", "hd95_mm", "auroc", "balanced_accuracy", "accuracy") if name in means
-    ]
-    return ", ".join(f"{name} {means[name]:.3f}" for name in shown)

@@ -120,7 +120,7 @@ def fit_fold(
         sums,
         keep,
         RecordMetrics(folder / "metrics.csv", send, lambda: pace.elapsed, sums, settings.on_full),
-        ShowProgress(title, pace, console),
+        ShowProgress(title, pace, console, folder),
     ]
     if settings.early_stopping is not None:
         callbacks.append(

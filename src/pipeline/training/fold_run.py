@@ -34,7 +34,9 @@ from pipeline.training.duration import seconds_of
 from pipeline.training.experiment import Experiment
 from pipeline.training.fold import FittedFold, LoopSettings, fit_fold
 from pipeline.training.pace import Pace
+from pipeline.training.progress_file import FoldProgress
 from pipeline.training.rebalancing import patch_sampling, rebalance
+from pipeline.training.tracked import fold_key
 
 
 class FoldRun:
@@ -140,6 +142,7 @@ class FoldRun:
         network.load_state_dict(network_weights(read_checkpoint(checkpoint)))
         network.to(self.device).eval()
         cases, bf16 = self.held_out, self.precision == "bf16-mixed"
+        FoldProgress(1.0, None, f"predicting {len(cases)} cases").write(self.folder)
         with experiment.console.status(f"fold {self.fold.index}: predicting {len(cases)} cases"):
             if settings.task == "classification":
                 return classify_cases(
@@ -222,11 +225,6 @@ class FoldRun:
         for key in keys:
             node = node[key]
         return build(node, ".".join(keys), self.experiment.trusted)
-
-
-def fold_key(index: int) -> str:
-    """The name of a fold in folders and in tracking."""
-    return f"fold_{index}"
 
 
 def world_of(trainer: Any) -> tuple[int, int]:

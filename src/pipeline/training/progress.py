@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,19 +15,22 @@ from torch import Tensor
 
 from pipeline.training.duration import in_words
 from pipeline.training.pace import Pace
+from pipeline.training.progress_file import FoldProgress
 
 LINE_EVERY = 15.0  # s between lines where there is no terminal
+FILE_EVERY = 2.0  # s
 
 
 class ShowProgress(Callback):
-    """Fold, epoch, loss, validation metric and time left.
+    """Fold, epoch, loss, validation metric and time left; also in a file of ``folder``.
 
     ``title`` begins the line. Time left follows from the progress of :class:`Pace`, so it is right for trainings that
     run by the clock as for those that count epochs.
     """
 
-    def __init__(self, title: str, pace: Pace, console: Console) -> None:
+    def __init__(self, title: str, pace: Pace, console: Console, folder: Path) -> None:
         self.title = title
+        self.folder = folder
         self.pace = pace
         self.console = console
         self._bar: Progress | None = None
@@ -34,6 +38,7 @@ class ShowProgress(Callback):
         self._metric = ""
         self._loss: Tensor | None = None  # moving average
         self._next_line = 0.0
+        self._next_file = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -55,16 +60,21 @@ class ShowProgress(Callback):
             return
         now = time.monotonic()
         self._loss = loss if self._loss is None else torch.lerp(self._loss, loss, 0.1)
-        if self._bar is None and now < self._next_line:
+        if self._bar is None and now < min(self._next_line, self._next_file):
             return
         progress = self.pace.now(trainer.global_step)
-        text = f"{self.title}  epoch {trainer.current_epoch + 1}  loss {float(self._loss):.3f}{self._metric}"
+        left = self.pace.elapsed * (1 - progress) / progress if progress > 0 else None
+        said = f"epoch {trainer.current_epoch + 1}  loss {float(self._loss):.3f}{self._metric}"
+        if now >= self._next_file:
+            self._next_file = now + FILE_EVERY
+            FoldProgress(progress, left, said).write(self.folder)
+        text = f"{self.title}  {said}"
         if self._bar is not None and self._bar_task is not None:
             self._bar.update(self._bar_task, completed=progress, description=text)
-        else:
+        elif now >= self._next_line:
             self._next_line = now + LINE_EVERY
-            left = self.pace.elapsed * (1 - progress) / progress if progress > 0 else float("nan")
-            self.console.print(f"{text}  {100 * progress:.0f} %, {in_words(left)} left", highlight=False)
+            words = in_words(float("nan") if left is None else left)
+            self.console.print(f"{text}  {100 * progress:.0f} %, {words} left", highlight=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metric = trainer.callback_metrics.get("val_metric")

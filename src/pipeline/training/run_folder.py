@@ -74,6 +74,23 @@ def interrupted_folder(wanted: str, tree: Mapping[str, Any], given: Path | None,
     return None
 
 
+def own_fold(output: Path, name: str) -> None:
+    """Lock the folder of a fold for this process; the run's own belongs to the process that launched it."""
+    if rank() == 0:
+        (output / name).mkdir(exist_ok=True)
+        _own(output / name)
+        os.environ[RUN_FOLDER] = str(output)
+
+
+def is_owned(folder: Path) -> bool:
+    """Whether a process works in the folder."""
+    lock = Lock(folder / LOCK_FILE)
+    if not lock.acquire(0):
+        return True
+    lock.release()
+    return False
+
+
 def named_folder(name: str) -> Path:
     """A folder as a user writes it."""
     return Path(name).expanduser().absolute()
