@@ -28,6 +28,7 @@ from pipeline.training.checkpoint import AtomicCheckpointIO
 from pipeline.training.manifest import Manifest
 from pipeline.training.pace import Pace
 from pipeline.training.resume_points import newest_point
+from pipeline.training.run_folder import interrupted_folder, new_folder, release_folders
 from pipeline.training.schedule import Cosine
 
 
@@ -66,6 +67,22 @@ def test_what_was_recorded_is_read_back_with_its_types(tmp_path: Path) -> None:
     assert found["a"] == tree["a"]
     assert [type(value) for value in found["a"]["g"]] == [int, float, bool]
     assert changed_keys(found, {**tree, "planning": None, "plan": None}) == {}
+
+
+def test_a_folder_begun_by_a_killed_process_is_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".lock").write_text("process 1 on here\n")
+    (folder / ".experiment.yaml.partial").write_text("name: half")
+    try:
+        assert interrupted_folder("auto", {}, folder, "run") is None
+        assert new_folder(folder, "run") == folder
+        release_folders()
+        (folder / "notes.txt").write_text("mine")
+        with pytest.raises(UserError, match="not empty"):
+            new_folder(folder, "run")
+    finally:
+        release_folders()
 
 
 def test_changes_are_named_and_those_that_change_nothing_are_not() -> None:

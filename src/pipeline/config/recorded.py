@@ -47,10 +47,15 @@ FREE = (
 
 def record(path: Path, tree: Mapping[str, Any]) -> None:
     """Write a composed tree, references unresolved; a plan that was made is part of it, and is not made again."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     made = {**tree, "planning": None, "plan": None}
     partial.write_text(yaml.safe_dump(made, sort_keys=False, allow_unicode=True), encoding="utf-8")
     partial.replace(path)
+
+
+def partial_of(path: Path) -> Path:
+    """The name under which a file is written before it takes its own."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def read_plain_yaml(path: Path) -> dict[str, Any]:

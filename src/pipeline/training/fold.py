@@ -184,6 +184,7 @@ QUIET = (
     ".*`max_epochs` was not set.*",
     ".*recommended.*sync_dist.*",
     ".*dataloader is not resumable.*",
+    ".*The `srun` command is available.*",
 )
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.recorded import EXPERIMENT_FILE, changed_keys, read_plain_yaml
+from pipeline.config.recorded import EXPERIMENT_FILE, changed_keys, partial_of, read_plain_yaml
 from pipeline.config.yaml_files import shown
 from pipeline.errors import UserError
 from pipeline.json_file import read_json
@@ -18,6 +18,8 @@ from pipeline.tracking.lock import Lock
 
 LOCK_FILE = ".lock"
 SUMMARY_FILE = "summary.json"
+# What a process leaves that was killed before it had recorded its configuration: as good as an empty folder.
+LEFT_BY_KILLED = frozenset({LOCK_FILE, partial_of(Path(EXPERIMENT_FILE)).name})
 MOST_NAMES = 100  # of folders that runs started in one second would share
 
 _kept: list[Lock] = []  # held until this process ends
@@ -37,7 +39,7 @@ def new_folder(given: Path | None, name: str) -> Path:
         raise UserError(f"{folder}: the output folder is a file", "choose another with output=FOLDER")
     folder.mkdir(parents=True, exist_ok=True)
     _own(folder)
-    if any(entry.name != LOCK_FILE for entry in folder.iterdir()):
+    if any(entry.name not in LEFT_BY_KILLED for entry in folder.iterdir()):
         going_on = (folder / EXPERIMENT_FILE).is_file() and not finished(folder)
         raise UserError(
             f"{folder}: the output folder is not empty",
