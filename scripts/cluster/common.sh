@@ -18,14 +18,16 @@ usage() {
     exit 2
 }
 
-# apart COMMAND...: a daemon, without the open files of who starts it: a lock among them would never be given back.
-apart() (
+# apart COMMAND...: becomes a daemon, in a subshell, without the open files of who starts it: a lock among them
+# would never be given back.
+apart() {
+    local fd
     for fd in /proc/"$BASHPID"/fd/*; do
         fd=${fd##*/}
         ((fd <= 2)) || eval "exec $fd>&-"
     done
     exec "$@"
-)
+}
 
 # One call at a time changes a cluster.
 locked() {
