@@ -18,7 +18,18 @@ usage() {
     exit 2
 }
 
-# One call at a time changes a cluster. The daemons must not inherit the lock: 9>&-
+# apart COMMAND...: becomes a daemon, in a subshell, without the open files of who starts it: a lock among them
+# would never be given back.
+apart() {
+    local fd
+    for fd in /proc/"$BASHPID"/fd/*; do
+        fd=${fd##*/}
+        ((fd <= 2)) || eval "exec $fd>&-"
+    done
+    exec "$@"
+}
+
+# One call at a time changes a cluster.
 locked() {
     mkdir -p -- "$clusters"
     exec 9>"$clusters/.lock"

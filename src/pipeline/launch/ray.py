@@ -22,7 +22,7 @@ OF_LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER":
 
 
 class Ray:
-    """An engine: each job is a Ray task that runs its command.
+    """An engine: each job is a Ray actor that runs its command.
 
     ``address``: ``local`` starts a cluster on this machine, of its cores and GPUs, for as long as the jobs run;
     ``auto`` is the cluster that this machine belongs to, and ``host:port`` the head of another to which it belongs.
@@ -67,8 +67,8 @@ class Ray:
     def _submit(self, job: Job) -> RayJob:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(OF_RAY)}
         environment.update(job.environment)
-        log = str(job.log.absolute())
-        return RayJob(self._remote.remote(job.command, log, environment, str(job.folder), self.stop_seconds), job.log)
+        actor = self._remote.remote(job.command, str(job.log.absolute()), environment, str(job.folder))
+        return RayJob(actor, job.log, self.stop_seconds)
 
     def describe(self, job: Job) -> str:
         """The command line."""
@@ -106,8 +106,8 @@ class Ray:
             self._refuse_too_large(ray.cluster_resources())
         for module in (process, ray_task):
             ray.cloudpickle.register_pickle_by_value(module)
-        options = {**self._resources, "max_retries": 0, "num_returns": "streaming"}
-        return ray.remote(**options)(ray_task.run_command)
+        options = {**self._resources, "max_restarts": 0, "max_task_retries": 0}
+        return ray.remote(**options)(ray_task.RunningCommand)
 
     def _start(self, ray: Any) -> None:
         settings: dict[str, Any] = {"address": self.address}
@@ -152,44 +152,53 @@ class Ray:
 
 
 class RayJob:
-    """A task that Ray has taken: its first value comes when the command has started, its second is the exit status."""
+    """A job that Ray has taken: an actor that tells whether its command has ended."""
 
-    def __init__(self, values: Any, log: Path) -> None:
-        self.id: str = values.completed().task_id().hex()
-        self._values = values
+    def __init__(self, actor: Any, log: Path, stop_seconds: float) -> None:
+        self.id: str = actor._actor_id.hex()
+        self._actor = actor
         self._log = log
-        self._received: list[Any] = []
-        self._ended = False
+        self._stop_seconds = stop_seconds
+        self._state: Literal["waiting", "running", "ended"] = "waiting"
+        self._status: int | None = None
+        self._answer = actor.ended.remote()  # comes once the actor has found its place
 
     def state(self) -> Literal["waiting", "running", "ended"]:
-        """Asks Ray for what is there already; does not wait."""
+        """As the actor answered last; does not wait."""
         import ray
 
-        while not self._ended and ray.wait([self._values], timeout=0)[0]:
-            try:
-                self._received.append(ray.get(next(self._values)))
-            except StopIteration:
-                self._ended = True
-            except ray.exceptions.RayError as error:
-                self._ended = True
-                self._tell(error)
-            self._ended = self._ended or len(self._received) == 2
-        return "ended" if self._ended else "running" if self._received else "waiting"
+        if self._state == "ended" or not ray.wait([self._answer], timeout=0)[0]:
+            return self._state
+        try:
+            ended, self._status = ray.get(self._answer)
+        except ray.exceptions.RayError as error:
+            self._state = "ended"
+            self._tell(error)
+            return self._state
+        if ended:
+            self._state = "ended"
+            ray.kill(self._actor)  # gives its resources back
+        else:
+            self._state = "running"
+            self._answer = self._actor.ended.remote()
+        return self._state
 
     def exit_status(self) -> int | None:
-        """None after the node, the worker or the command was killed, and when cancelled."""
-        status = self._received[1] if len(self._received) == 2 else None
-        return status if status is None else int(status)
+        """None after the node, the worker or the command was killed, and for a job that never started."""
+        return self._status
 
     def cancel(self) -> None:
-        """The command is asked to save and stop, then killed."""
+        """The command is asked to save and stop, then killed; one that waits is given up."""
         import ray
 
-        ray.cancel(self._values)
+        if self.state() == "waiting":
+            ray.kill(self._actor)
+        elif self._state == "running":
+            self._actor.stop.remote(self._stop_seconds)
 
     def _tell(self, error: Exception) -> None:
         with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as file:
-            file.write(f"Ray task {self.id} left no exit status: {type(error).__name__}: {str(error).strip()}\n")
+            file.write(f"Ray actor {self.id} left no exit status: {type(error).__name__}: {str(error).strip()}\n")
 
 
 @contextmanager

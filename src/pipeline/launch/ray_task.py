@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.launch.process import CommandProcess
@@ -21,23 +21,28 @@ OF_THE_NODE = (
 )
 
 
-def run_command(
-    command: tuple[str, ...], log: str, environment: Mapping[str, str], folder: str, stop_seconds: float
-) -> Iterator[str | int | None]:
-    """Gives the name of the node when the command has started, and its exit status when it has ended.
+class RunningCommand:
+    """A Ray actor: starts the command when it is made, and holds the job's resources until it is killed.
 
-    Cancelled (Ray raises in this thread), the command gets SIGTERM, and SIGKILL if it is there ``stop_seconds`` later.
+    An actor, not a task: what Ray does to cancel a task that gives values as they come did not reach it (Ray 2.60).
     """
-    of_the_node = {name: os.environ[name] for name in OF_THE_NODE if name in os.environ}
-    of_others = {name: value for name, value in environment.items() if name not in OF_THE_NODE}
-    process = CommandProcess(command, Path(log), of_others | of_the_node, Path(folder), apart=True)
-    try:
-        yield socket.gethostname()
-        while not process.wait(0.2):
-            pass
-    except BaseException:
-        process.ask(signal.SIGTERM)
-        if not process.wait(stop_seconds):
-            process.kill()
-        raise
-    yield process.status
+
+    def __init__(self, command: tuple[str, ...], log: str, environment: Mapping[str, str], folder: str) -> None:
+        of_the_node = {name: os.environ[name] for name in OF_THE_NODE if name in os.environ}
+        of_others = {name: value for name, value in environment.items() if name not in OF_THE_NODE}
+        self._process = CommandProcess(command, Path(log), of_others | of_the_node, Path(folder), apart=True)
+        self._deadline: float | None = None
+
+    def ended(self) -> tuple[bool, int | None]:
+        """Whether the command has ended, and its exit status; one that was to stop is killed when its time is over."""
+        if self._process.wait(0):
+            return True, self._process.status
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._process.kill()
+            return True, None
+        return False, None
+
+    def stop(self, seconds: float) -> None:
+        """Ask the command, by SIGTERM, to save and end within so many seconds."""
+        self._process.ask(signal.SIGTERM)
+        self._deadline = time.monotonic() + seconds
