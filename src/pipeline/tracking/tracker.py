@@ -33,16 +33,20 @@ class Tracker:
     which wait for a bounded time. Opening a folder again continues its runs: what an interrupted run had recorded
     at a step stays, and is not recorded again.
 
-    ``uri`` comes from ``store_uri``; a password in it is used and written nowhere.
+    ``uri`` comes from ``store_uri``; a password in it is used and written nowhere. ``artifacts``, from
+    ``artifact_root``, is where a new experiment keeps its files; None: where the store keeps them.
     Raises ``UserError`` when another process records into the same folder.
     """
 
-    def __init__(self, output: Path, *, uri: str, experiment: str, flush_timeout_s: float) -> None:
+    def __init__(
+        self, output: Path, *, uri: str, experiment: str, flush_timeout_s: float, artifacts: str | None = None
+    ) -> None:
         self.output = output.resolve()
         folder = self.output / "tracking"
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_run_folder(folder, _LOCK_WAIT_S)
         self._experiment = experiment
+        self._artifacts = {} if artifacts is None else {"artifacts": artifacts}
         self._flush_timeout_s = flush_timeout_s
         self._journal = Journal(folder / "events.jsonl")
         self._history = History.of(self._journal)
@@ -92,6 +96,7 @@ class Tracker:
             key,
             id=self._id,
             experiment=self._experiment,
+            **self._artifacts,
             name=name,
             parent=parent,
             tags=flat_tags({**tags, **changed}),

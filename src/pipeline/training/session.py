@@ -25,7 +25,7 @@ from pipeline.ranks import rank
 from pipeline.tracking.changes import CHANGES_FILE, write_changes
 from pipeline.tracking.provenance import provenance, provenance_tags
 from pipeline.tracking.tracker import Status, Tracker
-from pipeline.tracking.uri import open_page_command, store_uri
+from pipeline.tracking.uri import artifact_root, open_page_command, store_uri
 from pipeline.training.before import PROVENANCE_FILE, Before, paces_of
 from pipeline.training.crossval import CrossValidation
 from pipeline.training.device import accelerator_kind, chosen_threads, use_reproducible
@@ -175,6 +175,7 @@ def open_tracker(settings: TrainConfig, output: Path) -> Tracker | None:
         output,
         uri=store_uri(tracking.uri, Path("outputs", "mlflow.db").absolute()),
         experiment=tracking.experiment or settings.name,
+        artifacts=artifact_root(tracking.artifacts),
         flush_timeout_s=seconds_of(tracking.flush_timeout),
     )
 
