@@ -22,8 +22,8 @@ RUNS = (0, 500)  # in the experiment, while it is searched
 class Costs:
     """Seconds of the server's CPU (MLflow and PostgreSQL together), by kind of call.
 
-    ``point``, ``byte`` and ``known_run`` come on top: for each metric point of a batch, each byte of an artifact, and each
-    run in the experiment that is searched.
+    ``point``, ``byte`` and ``known_run`` come on top: for each metric point of a batch, each byte of an artifact, and
+    each run in the experiment that is searched.
     """
 
     batch: float

@@ -2,8 +2,8 @@
 
     python scripts/bench/tracking_load.py --runs 16 --metrics 200 --steps 1000
 
-Starts a server of its own (scripts/cluster/mlflow) and removes it. Every run is a process with a tracker of its own that
-records as fast as it can. Then every point is read back from the server: none missing, none twice, none altered.
+Starts a server of its own (scripts/cluster/mlflow) and removes it. Every run is a process with a tracker of its own,
+which records as fast as it can. Then every point is read back from the server: none missing, none twice, none altered.
 """
 
 from __future__ import annotations
@@ -153,9 +153,7 @@ def load(folder: Path, runs: int, metrics: int, steps: int, limit_s: float) -> d
         results = context.Queue()
         began = time.monotonic()
         processes = [
-            context.Process(
-                target=record, args=(run, Path(outputs) / str(run), uri, metrics, steps, limit_s, results)
-            )
+            context.Process(target=record, args=(run, Path(outputs) / str(run), uri, metrics, steps, limit_s, results))
             for run in range(runs)
         ]
         for process in processes:

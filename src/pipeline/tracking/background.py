@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.lock import Lock
-from pipeline.tracking.mlflow_store import MlflowStore, reason
+from pipeline.tracking.mlflow_store import CREDENTIALS, MlflowStore, is_unknown_user, reason
 from pipeline.tracking.secrets import mask
 from pipeline.tracking.sender import Sender
 from pipeline.tracking.sent import Sent
@@ -137,10 +137,11 @@ class Background(threading.Thread):
         if self._failures == 0:
             log.warning(
                 "MLflow at %s cannot be used now (%s).\n"
-                "    Training goes on; everything is kept in %s and sent when it is back.",
+                "    Training goes on; everything is kept in %s and sent when it is back.%s",
                 mask(self._uri),
                 reason(error),
                 self._journal.path,
+                f"\n    {CREDENTIALS}" if is_unknown_user(error) else "",
             )
         with self._changed:
             self._failures += 1

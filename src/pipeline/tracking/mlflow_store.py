@@ -38,6 +38,7 @@ _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
+CREDENTIALS = "Credentials: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
 _REFUSED_UPLOADS = (400, 404, 405, 413, 415)
 
 # A process forked while another thread imports would keep that module's import lock for ever.
@@ -212,6 +213,11 @@ def is_refusal(error: Exception) -> bool:
     if isinstance(error, HTTPError) and error.response is not None:
         return error.response.status_code in _REFUSED_UPLOADS
     return False
+
+
+def is_unknown_user(error: Exception) -> bool:
+    """True when the server asked who we are, and did not accept the answer."""
+    return getattr(error, "error_code", None) == "UNAUTHENTICATED"
 
 
 def reason(error: Exception) -> str:

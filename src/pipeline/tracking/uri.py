@@ -44,7 +44,7 @@ def store_uri(uri: str | None, default: Path) -> str:
 def artifact_root(location: str | None) -> str | None:
     """Where new experiments keep their artifacts, as a URI; None stays None: where the store keeps them.
 
-    Raises ``UserError`` for a place that MLflow cannot use from here, and for a password in it, which would be recorded.
+    Raises ``UserError`` for a place that MLflow cannot use from here, and for a password in it: it would be recorded.
     """
     if location is None:
         return None
