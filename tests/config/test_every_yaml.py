@@ -33,6 +33,12 @@ NEEDED = {
 }
 
 
+@pytest.fixture(autouse=True)
+def server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address that tracking=server takes from the environment."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+
+
 def composed(command: str, *overrides: str) -> Composed:
     return validate(compose(command, [*NEEDED.get(command, []), *overrides]), COMMANDS[command])
 

@@ -51,7 +51,7 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
         folder,
         TrainConfig,
         overrides=[f"trust=[{','.join(composed.trusted)}]"] if composed.trusted else [],
-        values=as_it_was(folder, before, settings),
+        values=as_it_was(folder, before, settings, composed.tree["tracking"]),
     )
     recorded = again.model
     assert isinstance(recorded, TrainConfig)
@@ -85,14 +85,17 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
         release_folders()
 
 
-def as_it_was(folder: Path, before: Any, settings: ReproduceConfig) -> dict[str, Any]:
-    """What is set anew in the recorded configuration: places, and what the machine chose then."""
+def as_it_was(folder: Path, before: Any, settings: ReproduceConfig, tracking: dict[str, Any]) -> dict[str, Any]:
+    """What is set anew in the recorded configuration: places, and what the machine chose then.
+
+    ``tracking`` as composed: what it names of the environment is not written down.
+    """
     from pipeline.prediction.trained_run import MODEL_FILE, ModelCard
 
     values: dict[str, Any] = {
         "output": None,
         "cache": settings.cache,
-        "tracking": settings.tracking.model_dump(),
+        "tracking": tracking,
         "resume": {"run": None, "allow": []},
         "launch.engine": None,
         "trust": [],

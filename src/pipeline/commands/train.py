@@ -40,6 +40,7 @@ def run(composed: Composed) -> int:
 
 
 def _run(composed: Composed, interrupt: Interrupt) -> int:
+    from pipeline.tracking.uri import artifact_root, store_uri
     from pipeline.training.launched import show_jobs, train_by_jobs
     from pipeline.training.prepare import Opened
     from pipeline.training.run_folder import interrupted_folder, named_folder, new_folder, release_folders
@@ -49,6 +50,9 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
     settings = composed.model
     assert isinstance(settings, TrainConfig)
     refuse_two_plans(composed)
+    if settings.tracking.enabled:  # mistakes there are told before the data are read
+        store_uri(settings.tracking.uri, Path("outputs", "mlflow.db").absolute())
+        artifact_root(settings.tracking.artifacts)
     if settings.planning is not None:
         judge_overrides(composed, settings)
     wanted = settings.resume.run

@@ -167,6 +167,7 @@ class Tracking(Section):
     enabled: bool
     uri: str | None
     experiment: str | None
+    artifacts: str | None
     checkpoints: bool
     flush_timeout: Duration
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import platform
+import random
 import threading
 import time
 from pathlib import Path
 
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.lock import Lock
-from pipeline.tracking.mlflow_store import MlflowStore, reason
+from pipeline.tracking.mlflow_store import CREDENTIALS, MlflowStore, is_unknown_user, reason
 from pipeline.tracking.secrets import mask
 from pipeline.tracking.sender import ParentNotSent, Sender
 from pipeline.tracking.sent import Sent
@@ -17,13 +19,28 @@ from pipeline.tracking.sent import Sent
 log = logging.getLogger(__name__)
 
 GATHER_S = 1.0
+LONGEST_GATHER_S = 60.0
+SHARE_OF_TIME = 0.1  # at most, of a slow store's time that one run asks for
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 PAUSE_AT_END_S = 1.0
 
 
+def pause_s(failures: int, draw: float) -> float:
+    """Seconds before the next try after so many failures; ``draw`` from 0 to 1 spreads the runs over half of it."""
+    return min(FIRST_PAUSE_S * 2 ** min(failures - 1, 30), LONGEST_PAUSE_S) * (0.5 + 0.5 * draw)
+
+
+def gather_s(sending_s: float) -> float:
+    """Seconds for which new events are gathered, after the last ones took ``sending_s`` to send."""
+    return min(max(GATHER_S, sending_s * (1 / SHARE_OF_TIME - 1)), LONGEST_GATHER_S)
+
+
 class Background(threading.Thread):
     """Sends the journal as it grows; an unreachable store is tried again after growing pauses.
+
+    The pauses of two runs differ, so that hundreds of them do not come back in step, and a slow store is given larger
+    batches more rarely.
 
     It owns ``lock`` and ``journal`` from ``start`` on and gives both back when it ends.
     """
@@ -40,6 +57,8 @@ class Background(threading.Thread):
         self._urgent = False
         self._deadline: float | None = None
         self._failures = 0
+        self._gather_s = GATHER_S
+        self._draws = random.Random(f"{platform.node()} {output}")
         self._sender: Sender | None = None
 
     @property
@@ -79,15 +98,18 @@ class Background(threading.Thread):
                     last = self._deadline is not None
                     self._new = self._urgent = False
                 try:
+                    began = time.monotonic()
                     if self._sender is None:
                         store = MlflowStore(self._uri)
                         self._sender = Sender(self._output, self._journal, self._sent, store)
+                        began = time.monotonic()  # imports and a new sqlite file say nothing of the store's pace
                     self._sender.send(self._go_on)
                 except ParentNotSent as error:
                     self._failed(error, quietly=True)
                 except Exception as error:
                     self._failed(error)
                 else:
+                    self._gather_s = gather_s(time.monotonic() - began)
                     self._succeeded()
                     if last:
                         return
@@ -99,7 +121,7 @@ class Background(threading.Thread):
         """True when there is something to do; False when time is up."""
         with self._changed:
             if self._failures:
-                pause = min(FIRST_PAUSE_S * 2 ** (self._failures - 1), LONGEST_PAUSE_S)
+                pause = pause_s(self._failures, self._draws.random())
                 self._changed.wait_for(lambda: self._deadline is not None, pause)
                 if self._deadline is not None and self._failures > 1:
                     time_left = self._deadline - time.monotonic()
@@ -107,7 +129,7 @@ class Background(threading.Thread):
             else:
                 self._changed.wait_for(lambda: self._new)
                 if not (self._urgent or self._deadline is not None):
-                    self._changed.wait_for(lambda: self._urgent or self._deadline is not None, GATHER_S)
+                    self._changed.wait_for(lambda: self._urgent or self._deadline is not None, self._gather_s)
         return self._go_on()
 
     def _go_on(self) -> bool:
@@ -117,10 +139,11 @@ class Background(threading.Thread):
         if self._failures == 0 and not quietly:
             log.warning(
                 "MLflow at %s cannot be used now (%s).\n"
-                "    Training goes on; everything is kept in %s and sent when it is back.",
+                "    Training goes on; everything is kept in %s and sent when it is back.%s",
                 mask(self._uri),
                 reason(error),
                 self._journal.path,
+                f"\n    {CREDENTIALS}" if is_unknown_user(error) else "",
             )
         with self._changed:
             self._failures += 1

@@ -71,7 +71,7 @@ class Sender:
     def _start(self, event: Event) -> None:
         key = event["run"]
         if self._sent.experiment_id is None:
-            self._sent.experiment_id = self._store.experiment(event["experiment"])
+            self._sent.experiment_id = self._store.experiment(event["experiment"], event.get("artifacts"))
         tags = {**event["tags"], OUTPUT_TAG: str(self._output)}
         if event["parent"] is not None:
             tags[PARENT_TAG] = self._parent(event)

@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.tracking.history import History
 from pipeline.tracking.journal import EVENTS_FILE, TRACKING_FOLDER, Journal
 from pipeline.tracking.lock import lock_run_folder
-from pipeline.tracking.mlflow_store import MlflowStore, reason
+from pipeline.tracking.mlflow_store import CREDENTIALS, MlflowStore, is_unknown_user, reason
 from pipeline.tracking.secrets import HIDDEN, mask
 from pipeline.tracking.sender import Sender
 from pipeline.tracking.sent import SENT_FILE, Sent
@@ -87,7 +87,9 @@ def _send(output: Path, journal: Journal, sent: Sent, uri: str, progress: Callab
     except Exception as error:
         raise UserError(
             f"MLflow at {mask(uri)} cannot be used ({reason(error)})",
-            "Start the server, or correct tracking.uri; then repeat the command: nothing is sent twice.",
+            CREDENTIALS
+            if is_unknown_user(error)
+            else "Start the server, or correct tracking.uri; then repeat the command: nothing is sent twice.",
         ) from error
 
 

@@ -35,17 +35,26 @@ class Tracker:
 
     ``part``: a folder inside ``output`` that has a journal of its own, such as that of a fold, so that several
     processes record parts of one run. ``uri`` comes from ``store_uri``; a password in it is used and written nowhere.
+    ``artifacts``, from ``artifact_root``, is where a new experiment keeps its files; None: where the store keeps them.
     Raises ``UserError`` when another process records into the same journal.
     """
 
     def __init__(
-        self, output: Path, *, uri: str, experiment: str, flush_timeout_s: float, part: Path | None = None
+        self,
+        output: Path,
+        *,
+        uri: str,
+        experiment: str,
+        flush_timeout_s: float,
+        artifacts: str | None = None,
+        part: Path | None = None,
     ) -> None:
         self.output = output.resolve()
         folder = (self.output if part is None else part.resolve()) / TRACKING_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_run_folder(folder, _LOCK_WAIT_S)
         self._experiment = experiment
+        self._artifacts = {} if artifacts is None else {"artifacts": artifacts}
         self._flush_timeout_s = flush_timeout_s
         self._journal = Journal(folder / EVENTS_FILE)
         self._history = History.of(self._journal)
@@ -106,6 +115,7 @@ class Tracker:
             key,
             id=self._id,
             experiment=self._experiment,
+            **self._artifacts,
             name=name,
             parent=parent.key if isinstance(parent, RunOfJournal) else parent,
             parent_id=parent.identity if isinstance(parent, RunOfJournal) else self._id,

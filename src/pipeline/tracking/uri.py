@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +11,15 @@ from pipeline.errors import UserError
 from pipeline.tracking.secrets import mask
 
 _DATABASES = ("postgresql", "mysql", "mssql")
+# Where MLflow can keep artifacts: the module that this needs here, and what to install for it.
+_ARTIFACTS = {
+    "file": None,
+    "s3": ("boto3", "'medical-pipeline[server]'"),
+    "gs": ("google.cloud.storage", "google-cloud-storage"),
+    "wasbs": ("azure.storage.blob", "azure-storage-blob"),
+    "abfss": ("azure.storage.filedatalake", "azure-storage-file-datalake"),
+    "hdfs": ("pyarrow", "pyarrow"),
+}
 
 
 def store_uri(uri: str | None, default: Path) -> str:
@@ -31,6 +41,36 @@ def store_uri(uri: str | None, default: Path) -> str:
     )
 
 
+def artifact_root(location: str | None) -> str | None:
+    """Where new experiments keep their artifacts, as a URI; None stays None: where the store keeps them.
+
+    Raises ``UserError`` for a place that MLflow cannot use from here, and for a password in it: it would be recorded.
+    """
+    if location is None:
+        return None
+    scheme, separator, rest = location.partition("://")
+    if not separator and Path(location).is_absolute():
+        return Path(location).as_uri()
+    if not separator or scheme not in _ARTIFACTS or not rest.strip("/"):
+        raise UserError(
+            f"tracking.artifacts={mask(location)} is not a place for artifacts",
+            "Leave it out to keep them where the tracking server does.",
+            f"Or give an absolute path, or a URL: {', '.join(f'{known}://' for known in _ARTIFACTS)}",
+        )
+    if ":" in rest.partition("/")[0].rpartition("@")[0] or "?" in rest:
+        raise UserError(
+            f"tracking.artifacts={mask(location)}: credentials do not belong into the address, which is recorded",
+            "Give them as the storage's own client reads them, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+        )
+    needs = _ARTIFACTS[scheme]
+    if needs is not None and not _installed(needs[0]):
+        raise UserError(
+            f"tracking.artifacts={location}: {needs[0]} is not installed, which {scheme}:// needs",
+            f"Install it: pip install {needs[1]}",
+        )
+    return location.rstrip("/")
+
+
 def sqlite_file(uri: str) -> Path | None:
     """The file of a sqlite address, None for any other address."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
@@ -49,6 +89,13 @@ def open_page_command(uri: str) -> str:
     else:
         command += ["mlflow", "ui", "--backend-store-uri", mask(uri)]
     return shlex.join(command)
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
 
 
 def _sqlite(path: Path) -> str:

@@ -12,7 +12,7 @@ from pipeline.tracking.history import identity_of
 from pipeline.tracking.journal import TRACKING_FOLDER, RunOfJournal
 from pipeline.tracking.sent import SENT_FILE, Sent
 from pipeline.tracking.tracker import Tracker
-from pipeline.tracking.uri import store_uri
+from pipeline.tracking.uri import artifact_root, store_uri
 from pipeline.training.duration import seconds_of
 
 PARENT = "parent"  # key of the cross-validation's MLflow run
@@ -32,6 +32,7 @@ def open_tracker(settings: TrainConfig, output: Path, fold: int | None = None) -
         output,
         uri=store_uri(tracking.uri, Path("outputs", "mlflow.db").absolute()),
         experiment=tracking.experiment or settings.name,
+        artifacts=artifact_root(tracking.artifacts),
         flush_timeout_s=seconds_of(tracking.flush_timeout),
         part=None if fold is None else output / fold_key(fold),
     )
