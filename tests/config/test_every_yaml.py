@@ -26,6 +26,7 @@ NEEDED = {
     "predict": ["run=a", "input=b", "output=c"],
     "sync": ["run=a"],
     "reproduce": ["run=a"],
+    "compare": ["runs=[a,b]"],
     "import": ["source=a", "output=b"],
     "plan": ["output=plan/a.yaml"],
 }

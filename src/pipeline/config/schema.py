@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline.config.schema_data import Data
 from pipeline.config.schema_dicom import ImportConfig
 from pipeline.config.schema_engine import Engine
+from pipeline.config.schema_evaluation import Evaluation, Inference
 from pipeline.config.schema_measured import Check, Drift, Fingerprint
 from pipeline.config.schema_planning import PlanBudget, Planning
 from pipeline.config.schema_types import (
@@ -132,34 +133,6 @@ class Folds(Section):
     file: str | None
 
 
-class Inference(Section):
-    """From an image to probabilities on its own voxel grid."""
-
-    overlap: Annotated[float, Field(ge=0, lt=1)]
-    window_batch: Count
-    blending: Literal["gaussian", "constant"]
-    mirror_axes: list[Annotated[int, Field(ge=0, le=2)]] | Literal["auto"]
-    accumulate: Literal["auto", "float32", "float16"]
-    memory_gb: Annotated[float, Field(gt=0)] | None
-    region_threshold: Annotated[float, Field(gt=0, lt=1)]
-
-    def window(self) -> dict[str, Any]:
-        """The settings of the sliding window."""
-        return self.model_dump(exclude={"region_threshold"})
-
-
-class Evaluation(Section):
-    """What is measured, and how its uncertainty is stated."""
-
-    checkpoint: Literal["last", "best"]
-    tolerance_mm: Annotated[float, Field(gt=0)]
-    resamples: Count
-    seed: int
-    figures: bool
-    postprocess: Literal["auto", "none"]
-    connectivity: Literal["faces", "edges", "corners"]
-
-
 class Tracking(Section):
     """The MLflow store."""
 
@@ -266,6 +239,24 @@ class ReproduceConfig(Section):
     trust: list[str]
 
 
+class CompareConfig(Section):
+    """``python -m pipeline compare``"""
+
+    runs: Annotated[list[str], Field(min_length=1)]
+    names: list[str] | None
+    reference: str | None
+    pairs: Literal["reference", "all"]
+    intersection: bool
+    metrics: Annotated[list[str], Field(min_length=1)] | None
+    per_class: bool
+    resamples: Count
+    seed: Annotated[int, Field(ge=0)]
+    level: Annotated[float, Field(gt=0, lt=1)]
+    output: str | None
+    tracking: Tracking
+    trust: list[str]
+
+
 class SyncConfig(Section):
     """``python -m pipeline sync``."""
 
@@ -282,4 +273,5 @@ COMMANDS: dict[str, type[Section]] = {
     "import": ImportConfig,
     "sync": SyncConfig,
     "reproduce": ReproduceConfig,
+    "compare": CompareConfig,
 }
