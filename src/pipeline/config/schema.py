@@ -55,6 +55,7 @@ class Sampling(Section):
     mode: Literal["uniform", "foreground", "balanced", "weighted"]
     patch_size: Sizes | None
     batch_size: Count
+    batch_of: Literal["device", "all"]
     batches_per_epoch: Count | None
     foreground_fraction: Fraction
     forced: Literal["random", "per_batch"]
@@ -86,8 +87,9 @@ class Trainer(Section):
 
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Count | Literal["auto"]
-    num_nodes: Count
+    num_nodes: Count | Literal["auto"]
     strategy: str
+    shard_parameters: Count
     precision: Literal["auto", "32", "bf16"]
     threads: Count | None
     workers: Annotated[int, Field(ge=0)]

@@ -47,17 +47,16 @@ def comparison_figure(comparison: Comparison, path: Path, *, level: float) -> No
         _panel(panel, rows, comparison.of_cases, several, level)
         title = LABELS[name] if name else "Scores of all cases"
         better = "lower" if name in LOWER_IS_BETTER else "higher"
-        panel.set_title(f"{title} ({better} is better)")
+        panel.set_title(f"{title}, {better} is better")
         panel.set_yticks(range(len(rows)), [_label(row, several, bool(name)) for row in rows])
         quiet(panel)
         panel.grid(False, axis="y")
     for panel in axes[len(panels) :]:
         panel.set_visible(False)
-    if not several:
-        row = comparison.rows[0]
-        figure.supxlabel(f"{row.run} - {row.reference}", fontsize=9)
-    else:
-        figure.supxlabel("Run - reference", fontsize=9)
+    first = comparison.rows[0]
+    pair = "run - reference" if several else f"{first.run} - {first.reference}"
+    said = f"{100 * level:g} % interval, p corrected for all tests; filled where it is below {1 - level:.2g}"
+    figure.supxlabel(f"Difference of each case, {pair} ({said})", fontsize=9)
     save(figure, path)
 
 

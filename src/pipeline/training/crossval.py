@@ -30,12 +30,11 @@ from pipeline.training.before import PROVENANCE_FILE
 from pipeline.training.device import accelerator_kind, choose_precision
 from pipeline.training.experiment import Experiment
 from pipeline.training.fold import FITTED_FILE, PACE_FILE, FittedFold
-from pipeline.training.fold_run import FoldRun, fold_key
+from pipeline.training.fold_run import FINISHED_FILE, FoldRun, fold_key
 from pipeline.training.manifest import MANIFEST_FILE
 from pipeline.training.pictures import draw_classification, draw_curves, draw_segmentation
 
 PARENT = "parent"
-FINISHED_FILE = "finished.json"  # of a fold with which nothing is left to be done
 RAW_CASES_FILE = "cases_raw.csv"  # cases.csv before postprocessing
 RECORDED = (
     EXPERIMENT_FILE,

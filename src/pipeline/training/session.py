@@ -29,6 +29,7 @@ from pipeline.tracking.uri import open_page_command, store_uri
 from pipeline.training.before import PROVENANCE_FILE, Before, paces_of
 from pipeline.training.crossval import CrossValidation
 from pipeline.training.device import accelerator_kind, chosen_threads, use_reproducible
+from pipeline.training.devices import device_batch, processes_of
 from pipeline.training.duration import seconds_of
 from pipeline.training.engine import require_engine, with_engine
 from pipeline.training.experiment import folds_to_run, make_ready, require_dimensions
@@ -36,6 +37,7 @@ from pipeline.training.fold_run import FoldRun
 from pipeline.training.interrupt import Interrupt, Stopped
 from pipeline.training.manifest import manifest_of
 from pipeline.training.rebalancing import rebalanced_twice, require_sampling
+from pipeline.training.shards import require_shards
 
 
 def train(
@@ -64,6 +66,8 @@ def train(
     device = accelerator_kind(trainer.accelerator)
     use_reproducible(settings.reproducible, device)
     require_engine(settings.engine, device)
+    require_shards(settings, device)
+    device_batch(settings)  # one that cannot be divided is told of before anything is computed
     if settings.engine.keep_memory and device == "cpu":
         keep_freed_memory()
     split = settings.folds
@@ -97,7 +101,7 @@ def train(
         experiment, engine = with_engine(experiment, cache, first.engine if first is not None else None)
     if rank() > 0:
         for fold in wanted:  # the first process predicts and records; this one only trains with it
-            FoldRun(experiment, fold).train(lambda metrics, epoch: None)
+            FoldRun(experiment, fold).assist()
         return 0
     manifest.write(output)
     write_folds(output / "folds.json", folds, dataset, split.seed)
@@ -162,8 +166,7 @@ def found_here(settings: TrainConfig) -> dict[str, Any]:
 
 def threads_of(settings: TrainConfig) -> int:
     """The CPU threads of a training with these settings."""
-    devices = settings.trainer.devices
-    return chosen_threads(settings.trainer.threads, 1 if devices == "auto" else int(devices))
+    return chosen_threads(settings.trainer.threads, processes_of(settings.trainer).devices)
 
 
 def open_tracker(settings: TrainConfig, output: Path) -> Tracker | None:
