@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
 
 from pipeline.errors import UserError, is_out_of_memory
 from pipeline.randomness import draw_seed
@@ -80,19 +79,6 @@ class Task(LightningModule):
                 gradient = gradient * share if share != 1 else gradient
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         self._gradients = None
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the norm of all gradients together, also where each device holds shards of them."""
-        model = self.trainer.model
-        if gradient_clip_val is not None and isinstance(model, FullyShardedDataParallel):
-            model.clip_grad_norm_(gradient_clip_val)
-            return
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep in how many parts a batch is computed."""

@@ -38,7 +38,7 @@ class WatchGradients(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if all_finite(gradients, pl_module.device):
+        if all_finite(gradients):
             return
         last: torch.Tensor | None = getattr(pl_module, "last_loss", None)
         loss = float("nan") if last is None else float(last)

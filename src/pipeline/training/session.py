@@ -66,7 +66,7 @@ def train(
     device = accelerator_kind(trainer.accelerator)
     use_reproducible(settings.reproducible, device)
     require_engine(settings.engine, device)
-    require_shards(settings, device)
+    require_shards(settings)
     device_batch(settings)  # one that cannot be divided is told of before anything is computed
     if settings.engine.keep_memory and device == "cpu":
         keep_freed_memory()

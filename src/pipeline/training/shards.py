@@ -2,18 +2,62 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
-from pytorch_lightning.strategies import FSDPStrategy
-from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
+from pytorch_lightning import Trainer
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
-from pipeline.collective import summed
 from pipeline.config.schema import TrainConfig
 from pipeline.errors import UserError
 
 SHARDED = "fsdp"  # the name of the strategy
+
+
+class Shards(ModelParallelStrategy):
+    """PyTorch's ``fully_shard`` over all devices; checkpoints hold whole plain weights, as of any other training.
+
+    ``least``: weights of the smallest part of the network that is gathered, used and freed by itself.
+    Source: Zhao et al., PyTorch FSDP, VLDB 2023; PyTorch's second implementation of it, which runs on CPUs too.
+    """
+
+    def __init__(self, least: int) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+        self.least = least
+
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def setup(self, trainer: Trainer) -> None:
+        assert self.accelerator is not None and self.model is not None
+        self.accelerator.setup(trainer)
+        self.model = self.precision_plugin.convert_module(self.model)
+        self.model_to_device()
+        network = self.model.network
+        assert isinstance(network, nn.Module)
+        mesh = self.device_mesh["data_parallel"]
+        shard_parts(network, mesh, self.least)
+        fully_shard(network, mesh=mesh)
+        self.barrier()
+        self.setup_optimizers(trainer)
+        self.setup_precision_plugin()
+
+
+def shard_parts(module: nn.Module, mesh: DeviceMesh, least: int) -> int:
+    """Shard, from the leaves on, every part below ``module`` that has ``least`` weights; how many are left over."""
+    left = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+    for child in module.children():
+        over = shard_parts(child, mesh, least)
+        if over >= least and not isinstance(child, nn.ModuleList | nn.ModuleDict):
+            fully_shard(child, mesh=mesh)
+            over = 0
+        left += over
+    return left
 
 
 def is_sharded(strategy: str) -> bool:
@@ -22,23 +66,14 @@ def is_sharded(strategy: str) -> bool:
 
 
 def strategy_of(name: str, shard_parameters: int) -> Any:
-    """What Lightning's Trainer takes as its strategy.
-
-    ``shard_parameters``: weights of the smallest part of a network that is gathered, used and freed by itself. Whole
-    plain weights stand in checkpoints, so that predictions and other numbers of devices can use them.
-    """
-    if not is_sharded(name):
-        return name
-    policy = partial(size_based_auto_wrap_policy, min_num_params=shard_parameters)
-    return FSDPStrategy(auto_wrap_policy=policy, state_dict_type="full")
+    """What Lightning's Trainer takes as its strategy."""
+    return Shards(shard_parameters) if is_sharded(name) else name
 
 
-def require_shards(settings: TrainConfig, device: str) -> None:
+def require_shards(settings: TrainConfig) -> None:
     """Raise UserError for settings that do not work on a network in shards."""
     if not is_sharded(settings.trainer.strategy):
         return
-    if device != "cuda":
-        raise UserError("trainer=fsdp: shards need GPUs", "use trainer=ddp on CPUs")
     if settings.trainer.ema_decay is not None:
         raise UserError(
             "trainer.ema_decay: trainer=fsdp keeps no average of the weights, its devices hold shards of them",
@@ -50,8 +85,10 @@ def require_shards(settings: TrainConfig, device: str) -> None:
         )
 
 
-def all_finite(gradients: list[torch.Tensor], device: torch.device) -> bool:
-    """Whether the norm of these gradients, and of the shards of them that other processes have, is finite."""
-    norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
-    wrong = summed((~torch.isfinite(norm)).to(device, torch.int32))
-    return not bool(wrong)
+def all_finite(gradients: list[torch.Tensor]) -> bool:
+    """Whether the norm of these gradients is finite; in shards, that of all shards, which every process asks for."""
+    if not gradients:
+        return True
+    norm = torch.nn.utils.get_total_norm(gradients)
+    whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return bool(torch.isfinite(whole))
