@@ -30,6 +30,8 @@ THREE_D = ["experiment=hippocampus_unet", "sampling.patch_size=[16,24,16]", "net
 TWO_D = ["experiment=tb_xray_cnn", "transforms.size=[32,32]", "network.width=4", "loss.class_weights=inverse"]
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 SHARDS = ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.shard_parameters=500"]
+ALONE = ("-m", "pipeline")
+TORCHRUN = ("-m", "torch.distributed.run")
 EXACT = {"rtol": 1e-4, "atol": 1e-6}
 
 
@@ -45,18 +47,25 @@ class Place:
         assert main([*self.given, f"output={output}", *overrides]) == 0
         return output
 
-    def several(self, output: Path, *overrides: str, launcher: Sequence[str] = ("-m", "pipeline")) -> Path:
+    def several(self, output: Path, *overrides: str, launcher: Sequence[str] = ALONE) -> Path:
         """In processes of their own."""
         done = self.start(output, *overrides, launcher=launcher)
         said, _ = done.communicate(timeout=300)
         assert done.returncode == 0, said
         return output
 
-    def start(self, output: Path, *overrides: str, launcher: Sequence[str] = ("-m", "pipeline")) -> subprocess.Popen[str]:
+    def start(
+        self, output: Path, *overrides: str, launcher: Sequence[str] = ("-m", "pipeline")
+    ) -> subprocess.Popen[str]:
         command = [sys.executable, *launcher, *self.given, f"output={output}", *overrides]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
-            command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            command,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
         )
 
 
@@ -139,7 +148,9 @@ def wait_for_none(output: Path, seconds: float = 60.0) -> None:
 def test_torchrun(place: Place, one: Path, tmp_path: Path) -> None:
     """``auto`` takes the processes that it started; all begin at once."""
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "pipeline"]
-    found = place.several(tmp_path / "run", "trainer=ddp", "trainer.accelerator=cpu", "folds.run=[0]", launcher=launcher)
+    found = place.several(
+        tmp_path / "run", "trainer=ddp", "trainer.accelerator=cpu", "folds.run=[0]", launcher=launcher
+    )
     require_same(one, found)
 
 
@@ -151,8 +162,8 @@ def test_two_nodes(place: Place, one: Path, tmp_path: Path) -> None:
         port = free.getsockname()[1]
     nodes = []
     for node in range(2):
-        launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(node), "--nproc-per-node", "1",
-                    "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "pipeline"]  # fmt: skip
+        launcher = [*TORCHRUN, "--nnodes", "2", "--node-rank", str(node), "--nproc-per-node", "1",
+                    "--master-addr", "127.0.0.1", "--master-port", str(port), *ALONE]  # fmt: skip
         how = ["trainer=ddp", "trainer.accelerator=cpu", "folds.run=[0]"]
         nodes.append(place.start(tmp_path / "run", *how, launcher=launcher))
     for node in nodes:
@@ -164,7 +175,13 @@ def test_two_nodes(place: Place, one: Path, tmp_path: Path) -> None:
 def test_a_launcher_that_started_another_number(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started = {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}
+    started = {
+        "TORCHELASTIC_RUN_ID": "none",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "4",
+        "LOCAL_WORLD_SIZE": "4",
+    }
     for name, value in started.items():
         monkeypatch.setenv(name, value)
     assert main([*place.given, *TWO, f"output={tmp_path / 'run'}"]) == 2
