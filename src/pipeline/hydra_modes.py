@@ -160,7 +160,7 @@ def refuse_many_devices(composed: Composed) -> None:
         return
     devices, nodes, strategy = trainer.get("devices", 1), trainer.get("num_nodes", 1), trainer.get("strategy", "auto")
     many = (isinstance(devices, int) and devices > 1) or (isinstance(devices, list) and len(devices) > 1)
-    if many or nodes > 1 or str(strategy).startswith(("ddp", "fsdp", "deepspeed")):
+    if many or nodes != 1 or str(strategy).startswith(("ddp", "fsdp", "deepspeed")):
         raise UserError(
             f"--multirun with trainer.devices={devices} trainer.num_nodes={nodes} trainer.strategy={strategy}: "
             "the processes of one run would mix with those of another",

@@ -28,6 +28,7 @@ NEEDED = {
     "report": ["run=a"],
     "fold": ["run=a", "fold=0"],
     "reproduce": ["run=a"],
+    "compare": ["runs=[a,b]"],
     "import": ["source=a", "output=b"],
     "plan": ["output=plan/a.yaml"],
 }

@@ -197,20 +197,3 @@ def test_a_failed_save_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatc
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
     assert torch.equal(read_checkpoint(path)["state_dict"]["network.w"], torch.ones(3))
-
-
-@pytest.mark.slow
-def test_two_processes_train_like_one(data: Path, tmp_path: Path) -> None:
-    """The same global batch in one process and cut over two (gloo): the same weights to float tolerance."""
-    one = train(data, tmp_path / "one", "trainer.precision='32'", "sampling.batch_size=4", "optimizer=sgd")
-    given = [f"data.root={data / 'data'}", f"cache={data / 'cache'}", "tracking.enabled=false", "schedule.budget=null"]
-    given += ["schedule.epochs=2", "trainer.precision='32'", "sampling.batch_size=2", "optimizer=sgd"]
-    given += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"output={tmp_path / 'two'}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *SHORT, *given], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    two = read_checkpoint(tmp_path / "two" / "fold_0" / "checkpoints" / "last.ckpt")
-    for name, weight in one["state_dict"].items():
-        assert torch.allclose(weight, two["state_dict"][name], atol=1e-4), name
-    assert json.loads((tmp_path / "two" / "summary.json").read_text())["n_cases"] > 0

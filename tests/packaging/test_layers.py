@@ -32,6 +32,7 @@ FLOORS = {
     "tracking": 2,
     "transforms": 2,
     "__init__": 1,
+    "collective": 1,
     "conf_dir": 1,
     "errors": 1,
     "json_file": 1,

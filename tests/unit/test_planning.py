@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,6 +53,14 @@ def values(found: Fingerprint, budget: Budget = FREE) -> dict[str, Any]:
 def choice(found: Fingerprint, group: str, budget: Budget = FREE) -> str:
     (name,) = [entry[key] for entry in values(found, budget)["defaults"] for key in entry if key.endswith(f"/{group}")]
     return str(name)
+
+
+def test_many_devices_share_the_batch_of_a_plan() -> None:
+    one, two, five = (values(HIPPOCAMPUS, replace(MINUTES, devices=devices))["sampling"] for devices in (1, 2, 5))
+    assert {plan["batch_of"] for plan in (one, two, five)} == {"all"}
+    assert two["batch_size"] == one["batch_size"] // 2 * 2
+    assert five["batch_size"] == max(1, one["batch_size"] // 5) * 5
+    assert "2 devices with 8 GB" in replace(MINUTES, devices=2).words
 
 
 @pytest.mark.parametrize("budget", [MINUTES, FREE], ids=["minutes", "none"])

@@ -86,6 +86,7 @@ def budget_of(settings: TrainConfig) -> Budget:
     """What the user grants."""
     from pipeline.planning import Budget
     from pipeline.training.device import accelerator_kind
+    from pipeline.training.devices import processes_of
     from pipeline.training.duration import seconds_of
 
     granted = settings.plan
@@ -95,6 +96,7 @@ def budget_of(settings: TrainConfig) -> Budget:
         seconds=None if granted.budget == "none" else seconds_of(granted.budget),
         memory_gb=granted.memory_gb,
         accelerator="gpu" if accelerator_kind(granted.accelerator) == "cuda" else "cpu",
+        devices=processes_of(settings.trainer).count,
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline.config.schema_data import Data
 from pipeline.config.schema_dicom import ImportConfig
 from pipeline.config.schema_engine import Engine
+from pipeline.config.schema_evaluation import Evaluation, Inference
 from pipeline.config.schema_launch import Launch
 from pipeline.config.schema_measured import Check, Drift, Fingerprint
 from pipeline.config.schema_planning import PlanBudget, Planning
@@ -55,6 +56,7 @@ class Sampling(Section):
     mode: Literal["uniform", "foreground", "balanced", "weighted"]
     patch_size: Sizes | None
     batch_size: Count
+    batch_of: Literal["device", "all"]
     batches_per_epoch: Count | None
     foreground_fraction: Fraction
     forced: Literal["random", "per_batch"]
@@ -86,8 +88,9 @@ class Trainer(Section):
 
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Count | Literal["auto"]
-    num_nodes: Count
+    num_nodes: Count | Literal["auto"]
     strategy: str
+    shard_parameters: Count
     precision: Literal["auto", "32", "bf16"]
     threads: Count | None
     workers: Annotated[int, Field(ge=0)]
@@ -131,34 +134,6 @@ class Folds(Section):
     quantiles: Count
     predefined: bool
     file: str | None
-
-
-class Inference(Section):
-    """From an image to probabilities on its own voxel grid."""
-
-    overlap: Annotated[float, Field(ge=0, lt=1)]
-    window_batch: Count
-    blending: Literal["gaussian", "constant"]
-    mirror_axes: list[Annotated[int, Field(ge=0, le=2)]] | Literal["auto"]
-    accumulate: Literal["auto", "float32", "float16"]
-    memory_gb: Annotated[float, Field(gt=0)] | None
-    region_threshold: Annotated[float, Field(gt=0, lt=1)]
-
-    def window(self) -> dict[str, Any]:
-        """The settings of the sliding window."""
-        return self.model_dump(exclude={"region_threshold"})
-
-
-class Evaluation(Section):
-    """What is measured, and how its uncertainty is stated."""
-
-    checkpoint: Literal["last", "best"]
-    tolerance_mm: Annotated[float, Field(gt=0)]
-    resamples: Count
-    seed: int
-    figures: bool
-    postprocess: Literal["auto", "none"]
-    connectivity: Literal["faces", "edges", "corners"]
 
 
 class Tracking(Section):
@@ -286,6 +261,24 @@ class ReportConfig(Section):
     trust: list[str]
 
 
+class CompareConfig(Section):
+    """``python -m pipeline compare``"""
+
+    runs: Annotated[list[str], Field(min_length=1)]
+    names: list[str] | None
+    reference: str | None
+    pairs: Literal["reference", "all"]
+    intersection: bool
+    metrics: Annotated[list[str], Field(min_length=1)] | None
+    per_class: bool
+    resamples: Count
+    seed: Annotated[int, Field(ge=0)]
+    level: Annotated[float, Field(gt=0, lt=1)]
+    output: str | None
+    tracking: Tracking
+    trust: list[str]
+
+
 class SyncConfig(Section):
     """``python -m pipeline sync``."""
 
@@ -304,4 +297,5 @@ COMMANDS: dict[str, type[Section]] = {
     "import": ImportConfig,
     "sync": SyncConfig,
     "reproduce": ReproduceConfig,
+    "compare": CompareConfig,
 }

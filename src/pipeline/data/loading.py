@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pipeline.data.case import Case
-from pipeline.data.order import Draw, EpochBatches
+from pipeline.data.order import Draw, EpochBatches, own_share
 from pipeline.data.patches import PatchSampling, cut
 from pipeline.data.preprocessing import Prepared
 from pipeline.data.store import Store
@@ -218,9 +218,12 @@ def ready(batch: Any) -> Any:
     return batch
 
 
-def validation_loader(cases: WholeCases, *, batch_size: int = 1) -> DataLoader[Batch]:
-    """Loader of whole cases, in order."""
-    return DataLoader(cases, batch_size=batch_size, shuffle=False, num_workers=0)
+def validation_loader(
+    cases: WholeCases, *, batch_size: int = 1, process: int = 0, processes: int = 1
+) -> DataLoader[Batch]:
+    """Loader of whole cases, in order: those that this process validates."""
+    share = own_share(len(cases), process, processes)
+    return DataLoader(cases, batch_size=batch_size, sampler=share, num_workers=0)
 
 
 @contextmanager

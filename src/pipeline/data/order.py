@@ -131,6 +131,13 @@ class EpochBatches(Sampler[list[Draw]]):
             yield [Draw(self.epoch, place, index) for place, index in zip(places, cases, strict=True)]
 
 
+def own_share(count: int, process: int, processes: int) -> list[int]:
+    """Every so-manieth of the indices below ``count``, as many for every process: where they do not fill the last round
+    some are taken twice, because processes that train together must take the same number of steps."""
+    rounds = -(-count // processes)
+    return [(process + processes * number) % count for number in range(rounds)]
+
+
 def groups_by_class(classes: Sequence[int | Collection[int]]) -> tuple[tuple[int, ...], ...]:
     """Indices of the cases of each class that occurs; ``classes``: the class, or the classes, of each case."""
     members: dict[int, list[int]] = {}

@@ -53,8 +53,22 @@ def confusion_matrix(truth: IntArray, predicted: IntArray, n_classes: int) -> ND
 
 def accuracy(truth: IntArray, probabilities: FloatArray, weights: FloatArray) -> FloatArray:
     """Give the share of cases whose most probable class is the true one, under each row of weights: (r,)."""
-    right = probabilities.argmax(axis=1) == truth
-    return divide(weights @ right, weights.sum(axis=1))
+    return divide(weights @ is_right(truth, probabilities), weights.sum(axis=1))
+
+
+def is_right(truth: IntArray, probabilities: FloatArray) -> FloatArray:
+    """Whether the most probable class of each case is the true one: (n,), 0 or 1."""
+    right: FloatArray = (probabilities.argmax(axis=1) == truth).astype(np.float64)
+    return right
+
+
+def brier_scores(truth: IntArray, probabilities: FloatArray) -> FloatArray:
+    """Give the squared error of each case's probabilities, summed over classes: (n,), 0 to 2, lower is better.
+
+    Source: Brier, Monthly Weather Review 1950.
+    """
+    scores: FloatArray = np.square(probabilities - np.eye(probabilities.shape[1])[truth]).sum(axis=1)
+    return scores
 
 
 def per_class_scores(truth: IntArray, probabilities: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:

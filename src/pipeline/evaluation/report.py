@@ -25,6 +25,7 @@ LABELS = {
     "f1": "F1",
     "auroc": "AUROC",
     "average_precision": "Average precision",
+    "brier": "Brier score",
 }
 
 MEASURED = ("hd95_mm", "volume_error_ml", "volume_error_percent")  # not scores from 0 to 1: three digits that count
@@ -68,10 +69,10 @@ def _tables(
 ) -> list[RenderableType]:
     means = {LABELS.get(name, name): _interval(name, entry) for name, entry in metrics.items()}
     of_class = [
-        [_number(name, entry["per_class"].get(of, {}).get("mean")) for name, entry in metrics.items()] for of in classes
+        [number(name, entry["per_class"].get(of, {}).get("mean")) for name, entry in metrics.items()] for of in classes
     ]
     of_fold = [
-        [_number(name, entry["per_fold"][index]) for name, entry in metrics.items()] for index in range(len(folds))
+        [number(name, entry["per_fold"][index]) for name, entry in metrics.items()] for index in range(len(folds))
     ]
     shown = list(classes) if len(classes) > 1 else []
     columns = [*of_class[: len(shown)], *of_fold]
@@ -127,11 +128,12 @@ def _counts(counts: Mapping[str, Mapping[str, int]]) -> str:
 def _interval(name: str, entry: Mapping[str, Any]) -> str:
     low, high = entry["ci95"]
     if low is None or high is None:
-        return _number(name, entry["mean"])
-    return f"{_number(name, entry['mean'])} [{_number(name, low)}, {_number(name, high)}]"
+        return number(name, entry["mean"])
+    return f"{number(name, entry['mean'])} [{number(name, low)}, {number(name, high)}]"
 
 
-def _number(name: str, value: float | None) -> str:
+def number(name: str, value: float | None) -> str:
+    """A metric's value with the digits that count."""
     if value is None:
         return "-"
     if name not in MEASURED:

@@ -16,11 +16,15 @@ WEIGHTS_AT_ONCE = 4_000_000  # keeps the case weights of a chunk of resamples ne
 
 @dataclass(frozen=True)
 class Estimate:
-    """Point values with the lower and upper ends of their intervals: three arrays of one shape."""
+    """Point values with the lower and upper ends of their intervals: three arrays of one shape.
+
+    ``draws``: the value in each resample, (resamples, ...); none where no interval is.
+    """
 
     point: FloatArray
     low: FloatArray
     high: FloatArray
+    draws: FloatArray
 
 
 def patient_bootstrap(
@@ -39,11 +43,11 @@ def patient_bootstrap(
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     point = statistic(np.ones((1, len(owner))))[0]
     if len(names) < 2:
-        return Estimate(point, np.full_like(point, np.nan), np.full_like(point, np.nan))
+        return Estimate(point, np.full_like(point, np.nan), np.full_like(point, np.nan), point[None][:0])
     draws = np.concatenate([statistic(weights) for weights in _case_weights(owner, len(names), resamples, seed)])
     tail = (1.0 - level) / 2.0
     low, high = _quantiles(draws.reshape(resamples, -1), [tail, 1.0 - tail])
-    return Estimate(point, low.reshape(point.shape), high.reshape(point.shape))
+    return Estimate(point, low.reshape(point.shape), high.reshape(point.shape), draws)
 
 
 def weighted_means(values: FloatArray, weights: FloatArray) -> FloatArray:

@@ -63,26 +63,14 @@ def summarise_segmentation(
     if rows.duplicated(["fold", "case_id", "class"]).any():
         raise ValueError("a case stands twice in one fold")
     classes = list(dict.fromkeys(rows["class"]))
-    case = rows.groupby(["fold", "case_id"], sort=False, dropna=False).ngroup().to_numpy()
-    scored = rows.drop_duplicates(["fold", "case_id"])
+    values, scored = case_values(rows, classes)
     fold_of = scored["fold"].to_numpy()
-    column = rows["class"].map({name: index for index, name in enumerate(classes)}).to_numpy()
-    values = np.full((len(scored), len(SEGMENTATION_METRICS), len(classes)), np.nan)
-    for index, metric in enumerate(SEGMENTATION_METRICS):
-        # Errors of opposite sign must not cancel; the other metrics have no sign.
-        values[case, index, column] = rows[metric].astype(float).abs()
 
     cases = scored.drop_duplicates("case_id")
     patients = cases["patient_id"].astype(str).to_numpy()
     of_cases = mean_of_repeats(values, scored.groupby("case_id", sort=False).ngroup().to_numpy())
-    flat = of_cases.reshape(len(cases), -1)
     known = ~np.isnan(of_cases)
-    defined = np.asarray(known.any(axis=0))
-
-    def statistic(weights: FloatArray) -> FloatArray:
-        return _with_class_mean(weighted_means(flat, weights).reshape(-1, *defined.shape), defined)
-
-    estimate = patient_bootstrap(patients, statistic, resamples=resamples, seed=seed, level=level)
+    estimate = patient_bootstrap(patients, class_means(of_cases), resamples=resamples, seed=seed, level=level)
     # A class that one patient alone has does not vary between resamples: no interval, rather than one of width 0.
     lone = [[len(set(patients[of_class])) < 2 for of_class in of_metric.T] for of_metric in known.swapaxes(0, 1)]
     estimate.low[:, 1:][np.array(lone)] = np.nan
@@ -96,6 +84,21 @@ def summarise_segmentation(
         ends = np.stack([estimate.point[index], estimate.low[index], estimate.high[index]], axis=1)
         metrics[metric] = _entry(ends, classes, per_fold)
     return {"metrics": metrics, "counts": {name: _count(rows[rows["class"] == name]) for name in classes}}
+
+
+def case_values(rows: pd.DataFrame, classes: Sequence[str]) -> tuple[FloatArray, pd.DataFrame]:
+    """SEGMENTATION_METRICS of every fold and case, (n, metrics, C), NaN where there is none, and the first row of each.
+
+    rows: as in ``summarise_segmentation``. Volume errors are absolute.
+    """
+    case = rows.groupby(["fold", "case_id"], sort=False, dropna=False).ngroup().to_numpy()
+    scored = rows.drop_duplicates(["fold", "case_id"])
+    column = rows["class"].map({name: index for index, name in enumerate(classes)}).to_numpy()
+    values = np.full((len(scored), len(SEGMENTATION_METRICS), len(classes)), np.nan)
+    for index, metric in enumerate(SEGMENTATION_METRICS):
+        # Errors of opposite sign must not cancel; the other metrics have no sign.
+        values[case, index, column] = rows[metric].astype(float).abs()
+    return values, scored
 
 
 def summarise_classification(
@@ -126,15 +129,7 @@ def summarise_classification(
     probabilities = table[names].to_numpy(float)
 
     repeat_of = table["repeat"].to_numpy() if "repeat" in table else np.zeros(len(table))
-    parts = [np.flatnonzero(repeat_of == repeat) for repeat in np.unique(repeat_of)]
-    in_repeat = [_scores_of(truth[rows], probabilities[rows]) for rows in parts]
-    ones = [scores(np.ones((1, len(rows)))) for scores, rows in zip(in_repeat, parts, strict=True)]
-    known = ~np.isnan(np.stack(ones))  # (repeats, 1, metrics, 1 + C)
-
-    def statistic(weights: FloatArray) -> FloatArray:
-        values = np.stack([scores(weights[:, rows]) for scores, rows in zip(in_repeat, parts, strict=True)])
-        return divide(np.where(known, values, 0.0).sum(axis=0), np.broadcast_to(known.sum(axis=0), values.shape[1:]))
-
+    statistic = mean_score_of_repeats(truth, probabilities, repeat_of)
     patients = table["patient_id"].astype(str).to_numpy()
     estimate = patient_bootstrap(patients, statistic, resamples=resamples, seed=seed, level=level)
     fold_of = table["fold"].to_numpy()
@@ -150,6 +145,23 @@ def summarise_classification(
         )
     counts = confusion_matrix(truth, probabilities.argmax(axis=1), len(names))
     return {"metrics": metrics, "confusion_matrix": {"classes": names, "counts": counts.tolist()}}
+
+
+def mean_score_of_repeats(truth: NDArray[np.int64], probabilities: FloatArray, repeat_of: NDArray[Any]) -> Statistic:
+    """CLASSIFICATION_METRICS under weights of the rows, mean over repeats: (r, metrics, 1 + C), classes' mean first.
+
+    truth: (n,) class indices. probabilities: (n, C). repeat_of: (n,) the repeat of each row.
+    """
+    parts = [np.flatnonzero(repeat_of == repeat) for repeat in np.unique(repeat_of)]
+    in_repeat = [_scores_of(truth[rows], probabilities[rows]) for rows in parts]
+    ones = [scores(np.ones((1, len(rows)))) for scores, rows in zip(in_repeat, parts, strict=True)]
+    known = ~np.isnan(np.stack(ones))  # (repeats, 1, metrics, 1 + C)
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        values = np.stack([scores(weights[:, rows]) for scores, rows in zip(in_repeat, parts, strict=True)])
+        return divide(np.where(known, values, 0.0).sum(axis=0), np.broadcast_to(known.sum(axis=0), values.shape[1:]))
+
+    return statistic
 
 
 def _scores_of(truth: NDArray[np.int64], probabilities: FloatArray) -> Statistic:
@@ -176,6 +188,12 @@ def mean_of_repeats(values: FloatArray, case: NDArray[np.intp]) -> FloatArray:
     np.add.at(sums, case, np.where(known, values, 0.0))
     np.add.at(counts, case, known)
     return divide(sums, counts)
+
+
+def class_means(values: FloatArray) -> Statistic:
+    """The weighted mean over cases of ``values`` (n, metrics, C), mean over classes first: (r, metrics, 1 + C)."""
+    flat, defined = values.reshape(len(values), -1), np.asarray((~np.isnan(values)).any(axis=0))
+    return lambda weights: _with_class_mean(weighted_means(flat, weights).reshape(-1, *defined.shape), defined)
 
 
 def _with_class_mean(per_class: FloatArray, defined: NDArray[np.bool_]) -> FloatArray:

@@ -26,7 +26,7 @@ def classification_plan(fingerprint: Fingerprint, rules: Planning, budget: Budge
         "transforms": transforms_section(fingerprint, rules, spacing, size, resize=fingerprint.unit == "px"),
         "sampling": {
             "patch_size": Chosen(None, "a classifier sees the whole image"),
-            "batch_size": Chosen(batch, batch_why),
+            **budget.batch_section(batch, batch_why),
         },
         "network": {
             "width": Chosen(regime.network.width, f"features of the first block, doubling: {regime.words}"),

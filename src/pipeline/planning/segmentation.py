@@ -107,7 +107,7 @@ def _sampling(
         "patch_size": Chosen(
             list(patch.size), f"{why}; {values} {patch.capacity / 1e6:.0f}e6 in {budget.memory_gb:g} GB"
         ),
-        "batch_size": Chosen(found.batch, found.batch_why),
+        **budget.batch_section(found.batch, found.batch_why),
     }
     if budget.seconds is None:
         section["batches_per_epoch"] = Chosen(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.collective import merged
 from pipeline.evaluation.classification_metrics import classification_metrics
 from pipeline.tasks.base import OptimizerFactory, Task
 
@@ -28,21 +30,22 @@ class ClassificationTask(Task):
     ) -> None:
         super().__init__(network, loss, optimizer, seed=seed)
         self.class_names = class_names
-        self._probabilities: list[Tensor] = []
-        self._targets: list[Tensor] = []
+        self._found: dict[int, tuple[Tensor, int]] = {}  # probabilities and target by the case's number
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Remember the probabilities of the batch."""
-        self._probabilities.append(torch.softmax(self.network(batch["image"]).float(), dim=1).cpu())
-        self._targets.append(batch["target"][:, 0].cpu())
+        probabilities = torch.softmax(self.network(batch["image"]).float(), dim=1).cpu()
+        targets = batch["target"][:, 0].tolist()
+        self._found |= dict(zip(batch["index"].tolist(), zip(probabilities, targets, strict=True), strict=True))
 
     def on_validation_epoch_end(self) -> None:
-        """Log AUROC and accuracy over all validation cases."""
-        if not self._targets:
+        """Log AUROC and accuracy over all validation cases, those of other processes too."""
+        found = merged(self._found)
+        self._found.clear()
+        if not found:
             return
-        probabilities, targets = torch.cat(self._probabilities).numpy(), torch.cat(self._targets).numpy()
-        self._probabilities.clear()
-        self._targets.clear()
+        probabilities = torch.stack([chances for chances, _ in found]).numpy()
+        targets = np.array([target for _, target in found])
         metrics = classification_metrics(targets, probabilities, None, class_names=self.class_names)
         self.log("val_accuracy", float(metrics["accuracy"]["mean"]))
         auroc = float(metrics["auroc"]["mean"])

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.collective import processes, summed
+
 
 class DiceCrossEntropy(torch.autograd.Function):
     """``dice_factor`` times soft Dice plus ``ce_factor`` times cross entropy, unweighted, every voxel valid.
@@ -32,13 +34,13 @@ class DiceCrossEntropy(torch.autograd.Function):
         truth = (index.unsqueeze(1) == classes).to(logits.dtype)
         # (B, C, 1), or (1, C, 1) of the whole batch; the background stays out.
         sums = [torch.linalg.vecdot(p, truth), p.sum(dim=2), truth.sum(dim=2)]
-        overlap, predicted, true = (
-            (part.sum(dim=0, keepdim=True) if batch_dice else part)[:, 1:].unsqueeze(2) for part in sums
-        )
+        if batch_dice:  # of all processes
+            sums = list(summed(torch.stack([part.sum(dim=0, keepdim=True) for part in sums])))
+        overlap, predicted, true = (part[:, 1:].unsqueeze(2) for part in sums)
         above, below = overlap + smooth / 2, (predicted + true) / 2 + smooth / 2
         ratio = above / below
         # What one more unit of overlap and of prediction changes in the mean over images and classes.
-        share = dice_factor / ratio.numel()
+        share = dice_factor / ratio.numel() * (processes() if batch_dice else 1)  # gradients are averaged over them
         ctx.of_overlap, ctx.of_predicted = -share / below, share * ratio / (2 * below)
         ctx.ce_share = ce_factor / index.numel()
         ctx.save_for_backward(p, truth)

@@ -9,6 +9,9 @@ one channel; where it is False nothing is learned.
 ``weight`` holds one number a class, background included, or one a region. It has the same meaning everywhere: a mean
 over voxels (or images) counts each with the weight of its true class, a mean over classes counts each class with its
 own, and both divide by the sum of the weights, so that weights shift the balance and not the size of the loss.
+
+Of several processes that train together each computes the loss of its part of the batch; their mean, and the gradient
+of it, are those of the whole batch: sums over the batch by which a loss divides are those of all processes.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.collective import sum_over_processes
 from pipeline.tasks.dice_ce import DiceCrossEntropy
 from pipeline.tasks.truth import Truth, mean, mean_over_regions, one_hot
 
@@ -163,8 +167,9 @@ class TverskyLoss(WeightedLoss):
         first = 0 if truth.regions else 1
         overlap = (probabilities * true_mask).sum(dim=2)[:, first:]
         predicted, true = probabilities.sum(dim=2)[:, first:], true_mask.sum(dim=2)[:, first:]
-        if self.batch_dice:
-            overlap, predicted, true = (sums.sum(dim=0, keepdim=True) for sums in (overlap, predicted, true))
+        if self.batch_dice:  # of all processes
+            sums = torch.stack([part.sum(dim=0, keepdim=True) for part in (overlap, predicted, true)])
+            overlap, predicted, true = sum_over_processes(sums)
         wrong = self.alpha * (predicted - overlap) + self.beta * (true - overlap)
         losses = 1 - (overlap + self.smooth) / (overlap + wrong + self.smooth)
         if self.weight is None:

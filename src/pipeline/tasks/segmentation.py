@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.collective import merged
 from pipeline.data.labels import IGNORED, Labels
 from pipeline.inference.decision import Decision
 from pipeline.tasks.base import OptimizerFactory, Task
@@ -41,7 +42,7 @@ class SegmentationTask(Task):
         self.decision = decision
         self.labels = labels
         self.mask_truth = MaskTruth(labels)
-        self._dice: list[Tensor] = []
+        self._dice: dict[int, Tensor] = {}  # by the case's number in the validation
 
     def loss_of(self, outputs: Any, batch: dict[str, Tensor]) -> Tensor:
         """Loss of logits against classes or regions, where they are annotated."""
@@ -59,14 +60,15 @@ class SegmentationTask(Task):
             if "annotated" in batch:
                 known = batch["annotated"][number][-len(parts) :]
                 dice = torch.where(known, dice, torch.nan)
-            self._dice.append(dice)
+            self._dice[int(batch["index"][number])] = dice.cpu()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean Dice, and that of each class or region."""
-        if not self._dice:
-            return
-        per_class = torch.stack(self._dice).nanmean(dim=0)
+        """Log the mean Dice, and that of each class or region, over the cases of all processes."""
+        found = merged(self._dice)
         self._dice.clear()
+        if not found:
+            return
+        per_class = torch.stack(found).nanmean(dim=0)
         for name, value in zip(self.labels.parts, per_class, strict=True):
             if not torch.isnan(value):
                 self.log(f"val_dice_{name}", value)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.collective import mean_over_processes
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -52,7 +54,8 @@ def mean(losses: Tensor, truth: Truth, weight: Tensor | None) -> Tensor:
     if truth.valid is not None:
         weights = weights * truth.valid[:, 0]
     # A batch may hold only classes of weight zero, or no valid voxel: its loss is zero.
-    return (losses * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+    total = mean_over_processes(weights.sum())
+    return (losses * weights).sum() / total.clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def mean_over_regions(losses: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
@@ -60,7 +63,8 @@ def mean_over_regions(losses: Tensor, valid: Tensor | None, weight: Tensor | Non
     if valid is None:
         means = losses.mean(dim=(0, 2))
     else:
-        means = (losses * valid).sum(dim=(0, 2)) / valid.sum(dim=(0, 2)).clamp_min(1)
+        known = mean_over_processes(valid.sum(dim=(0, 2)).to(losses.dtype))
+        means = (losses * valid).sum(dim=(0, 2)) / known.clamp_min(torch.finfo(losses.dtype).tiny)
     return means.mean() if weight is None else (means * weight).sum() / weight.sum()
 
 

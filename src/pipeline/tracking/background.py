@@ -28,7 +28,7 @@ PAUSE_AT_END_S = 1.0
 
 def pause_s(failures: int, draw: float) -> float:
     """Seconds before the next try after so many failures; ``draw`` from 0 to 1 spreads the runs over half of it."""
-    return min(FIRST_PAUSE_S * 2 ** min(failures - 1, 30), LONGEST_PAUSE_S) * (0.5 + 0.5 * draw)
+    return min(FIRST_PAUSE_S * 2.0 ** min(failures - 1, 30), LONGEST_PAUSE_S) * (0.5 + 0.5 * draw)
 
 
 def gather_s(sending_s: float) -> float:

@@ -23,10 +23,10 @@ from pipeline.tracking.tracker import Tracker
 from pipeline.training.before import PROVENANCE_FILE
 from pipeline.training.begin import CONFIG_FILE
 from pipeline.training.experiment import Experiment
+from pipeline.training.finished import rebalanced
 from pipeline.training.fold import FittedFold
 from pipeline.training.manifest import MANIFEST_FILE
 from pipeline.training.pictures import draw_classification, draw_curves, draw_segmentation
-from pipeline.training.recorded_fold import rebalanced
 from pipeline.training.results import metric_name, summarised
 from pipeline.training.run_folder import SUMMARY_FILE
 from pipeline.training.tracked import PARENT, fold_key, fold_run_ids

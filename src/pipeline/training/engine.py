@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.networks.engine import Engine, Layout, NormKind, can_fuse
 from pipeline.tracking.provenance import cpu_model
 from pipeline.training.device import accelerator_kind, choose_precision, computes_bf16
+from pipeline.training.devices import device_batch
 from pipeline.training.engine_trial import Choice, Trial, choose
 from pipeline.training.experiment import Experiment
 
@@ -45,7 +46,7 @@ def with_engine(
         return built
 
     trial = Trial(
-        batch=(settings.sampling.batch_size, experiment.channels, *experiment.patch_size),
+        batch=(device_batch(settings), experiment.channels, *experiment.patch_size),
         device=device,
         bf16=precision == "bf16-mixed",
         seconds=asked.trial_seconds,

@@ -33,6 +33,7 @@ from pipeline.training.pace import Pace
 from pipeline.training.progress import ShowProgress
 from pipeline.training.record import RecordMetrics
 from pipeline.training.resume_points import RESUME_FOLDER, SaveResumePoints, discard_points, newest_point
+from pipeline.training.shards import strategy_of
 
 FITTED_FILE = "fitted.json"  # of a fold that is trained
 PACE_FILE = "pace.npy"  # progress of its every step
@@ -46,6 +47,7 @@ class LoopSettings:
     devices: int | str
     num_nodes: int
     strategy: str
+    shard_parameters: int
     precision: str  # Lightning's name
     max_seconds: float | None
     gradient_clip: float | None
@@ -140,7 +142,7 @@ def fit_fold(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
-            strategy=settings.strategy,
+            strategy=strategy_of(settings.strategy, settings.shard_parameters),
             precision=settings.precision,  # type: ignore[arg-type]
             max_epochs=-1,
             gradient_clip_val=settings.gradient_clip,
@@ -184,7 +186,7 @@ QUIET = (
     ".*`max_epochs` was not set.*",
     ".*recommended.*sync_dist.*",
     ".*dataloader is not resumable.*",
-    ".*The `srun` command is available.*",
+    ".*`srun` command is available.*",
 )
 
 

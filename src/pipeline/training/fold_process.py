@@ -9,11 +9,12 @@ from pipeline.ranks import rank
 from pipeline.tracking.tracker import Status
 from pipeline.training.before import Before
 from pipeline.training.begin import begin, tags_of
+from pipeline.training.finished import is_finished
 from pipeline.training.fold_run import FoldRun
 from pipeline.training.interrupt import Stopped
 from pipeline.training.jobs import Launched, log_of
 from pipeline.training.prepare import Opened, prepare, use_device
-from pipeline.training.recorded_fold import is_finished, train_fold
+from pipeline.training.recorded_fold import train_fold
 from pipeline.training.sum_up import one_at_a_time, sum_up
 from pipeline.training.tracked import fold_key, open_tracker
 
@@ -30,7 +31,7 @@ def train_one(opened: Opened, index: int) -> int:
     fold = prepared.experiment.folds[index]
     if rank() > 0:
         experiment, _, _ = begin(prepared, (before := Before.read(output)), before)
-        FoldRun(experiment, fold).train(lambda metrics, epoch: None)
+        FoldRun(experiment, fold).assist()
         return 0
     with one_at_a_time(output, "begin"):  # the first chooses the engine, the others take it from there
         before = Before.read(output)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
+from pipeline.collective import gathered, processes
 from pipeline.config.build import build
 from pipeline.data.case import Case
 from pipeline.data.folds import Fold
-from pipeline.data.loading import TrainingPatches, WholeCases, training_loader, validation_loader
+from pipeline.data.loading import Batch, TrainingPatches, WholeCases, training_loader, validation_loader
 from pipeline.data.modalities import channel_means
 from pipeline.data.order import EpochBatches
 from pipeline.errors import UserError
@@ -23,19 +24,21 @@ from pipeline.networks.modalities import CompleteModalities
 from pipeline.prediction.cases import classify_cases, segment_cases
 from pipeline.prediction.weights import network_weights, read_checkpoint
 from pipeline.randomness import draw_seed, generator
-from pipeline.ranks import rank
 from pipeline.tasks.base import Task
 from pipeline.tasks.classification import ClassificationTask
 from pipeline.tasks.parts import StepInParts
 from pipeline.tasks.segmentation import SegmentationTask
 from pipeline.training.augmentation import batch_augmentation, sample_augmentation
 from pipeline.training.device import accelerator_kind, choose_precision
+from pipeline.training.devices import device_batch, processes_of
 from pipeline.training.duration import seconds_of
 from pipeline.training.experiment import Experiment
+from pipeline.training.finished import is_finished
 from pipeline.training.fold import FittedFold, LoopSettings, fit_fold
 from pipeline.training.pace import Pace
 from pipeline.training.progress_file import FoldProgress
 from pipeline.training.rebalancing import patch_sampling, rebalance
+from pipeline.training.shards import is_sharded
 from pipeline.training.tracked import fold_key
 
 
@@ -54,6 +57,7 @@ class FoldRun:
         weights = experiment.class_weights(self.cases)
         self.config = experiment.resolved(weights)
         self.rebalancing = rebalance(experiment, self.cases, weights)
+        self.processes = processes_of(self.settings.trainer)
         self.device = torch.device(accelerator_kind(self.settings.trainer.accelerator))
         self.precision = choose_precision(self.settings.trainer.precision, self.device.type)
         self.predictor = experiment.predictor()
@@ -72,7 +76,7 @@ class FoldRun:
         transforms, task = self.config["transforms"], self._task()
         task.augmentation = batch_augmentation(transforms, experiment.trusted)
         if settings.engine.oom == "shrink":
-            if world_of(trainer)[1] > 1:
+            if self.processes.count > 1:
                 raise UserError(
                     "engine.oom=shrink works in one process; here are several", "set a smaller sampling.batch_size"
                 )
@@ -80,7 +84,7 @@ class FoldRun:
         patches = TrainingPatches(
             self.cases,
             experiment.store,
-            patch_sampling(experiment, processes=world_of(trainer)[1]),
+            patch_sampling(experiment, processes=self.processes.count),
             sample_augmentation(transforms, experiment.trusted),
             targets=targets,
             seed=settings.seed,
@@ -107,13 +111,14 @@ class FoldRun:
         return fit_fold(
             task,
             training_loader(patches, batches, workers=trainer.workers),
-            validation_loader(whole, batch_size=1 if settings.task == "segmentation" else settings.sampling.batch_size),
+            self._validation_loader(whole),
             pace,
             LoopSettings(
                 accelerator=trainer.accelerator,
-                devices=trainer.devices,
-                num_nodes=trainer.num_nodes,
+                devices=self.processes.devices,
+                num_nodes=self.processes.nodes,
                 strategy=trainer.strategy,
+                shard_parameters=trainer.shard_parameters,
                 precision=self.precision,
                 max_seconds=None if trainer.max_time is None else seconds_of(trainer.max_time),
                 gradient_clip=trainer.gradient_clip,
@@ -134,15 +139,30 @@ class FoldRun:
             interrupt=experiment.interrupt,
         )
 
+    def assist(self) -> None:
+        """What a process that is not the first one does for a fold: train with it, and predict its share."""
+        if is_finished(self.folder):
+            return
+        self.train(lambda metrics, epoch: None)
+        if processes() > 1:  # a fold that was trained before is predicted by the first process alone
+            self.predict()
+
     def predict(self) -> pd.DataFrame:
-        """Out-of-fold predictions with the weights as they stand in the checkpoint."""
+        """Out-of-fold predictions with the weights as they stand in the checkpoint; all processes share the cases."""
+        shares = gathered(self._predict(self.held_out[self.processes.rank :: processes()]))
+        table = pd.concat([share for share in shares if len(share)], ignore_index=True)
+        place = {case.case_id: index for index, case in enumerate(self.held_out)}
+        return table.sort_values("case_id", key=lambda ids: ids.map(place), kind="stable", ignore_index=True)
+
+    def _predict(self, cases: list[Case]) -> pd.DataFrame:
         experiment, settings = self.experiment, self.settings
         network = self._network(training=False)
         checkpoint = self.folder / "checkpoints" / f"{settings.evaluation.checkpoint}.ckpt"
         network.load_state_dict(network_weights(read_checkpoint(checkpoint)))
         network.to(self.device).eval()
-        cases, bf16 = self.held_out, self.precision == "bf16-mixed"
-        FoldProgress(1.0, None, f"predicting {len(cases)} cases").write(self.folder)
+        bf16 = self.precision == "bf16-mixed"
+        if self.processes.rank == 0:
+            FoldProgress(1.0, None, f"predicting {len(self.held_out)} cases").write(self.folder)
         with experiment.console.status(f"fold {self.fold.index}: predicting {len(cases)} cases"):
             if settings.task == "classification":
                 return classify_cases(
@@ -173,16 +193,24 @@ class FoldRun:
             )
 
     def _batches(self) -> EpochBatches:
-        sampling = self.settings.sampling
-        rank, world = world_of(self.settings.trainer)
-        together = sampling.batch_size * world
+        sampling, processes = self.settings.sampling, self.processes
+        batch = device_batch(self.settings)
+        together = batch * processes.count
         return EpochBatches(
             self.rebalancing.order,
             batches=sampling.batches_per_epoch or max(1, round(len(self.cases) / together)),
-            batch_size=sampling.batch_size,
-            process=rank,
-            processes=world,
+            batch_size=batch,
+            process=processes.rank,
+            processes=processes.count,
         )
+
+    def _validation_loader(self, cases: WholeCases) -> DataLoader[Batch]:
+        """A share of the cases for each process; all of them where a network in shards runs in step on all devices."""
+        batch = 1 if self.settings.task == "segmentation" else device_batch(self.settings)
+        if is_sharded(self.settings.trainer.strategy):
+            return validation_loader(cases, batch_size=batch)
+        here = self.processes
+        return validation_loader(cases, batch_size=batch, process=here.rank, processes=here.count)
 
     def _validation_subset(self, cases: list[Case]) -> list[Case]:
         """A fixed part of the held-out cases: classification always uses all, they are cheap."""
@@ -225,15 +253,3 @@ class FoldRun:
         for key in keys:
             node = node[key]
         return build(node, ".".join(keys), self.experiment.trusted)
-
-
-def world_of(trainer: Any) -> tuple[int, int]:
-    """Rank and number of processes of this job, before Lightning has started them."""
-    world = int(os.environ.get("WORLD_SIZE", 0))
-    if world:
-        return rank(), world
-    if trainer.devices == "auto":
-        devices = torch.cuda.device_count() if accelerator_kind(trainer.accelerator) == "cuda" else 1
-    else:
-        devices = int(trainer.devices)
-    return rank(), max(1, devices) * trainer.num_nodes

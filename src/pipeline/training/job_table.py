@@ -16,8 +16,8 @@ from rich.text import Text
 
 from pipeline.launch.queue import Entry
 from pipeline.training.duration import in_words
+from pipeline.training.finished import is_finished
 from pipeline.training.progress_file import FoldProgress
-from pipeline.training.recorded_fold import is_finished
 from pipeline.training.run_folder import is_owned
 from pipeline.training.tracked import fold_key
 

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.json_file import read_json, write_json
 from pipeline.launch.job import Job
-from pipeline.training.recorded_fold import is_finished
+from pipeline.training.finished import is_finished
 from pipeline.training.run_folder import SUMMARY_FILE
 from pipeline.training.tracked import fold_key
 

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from pipeline.errors import UserError
 from pipeline.training.breakdown import NoteBatch
+from pipeline.training.shards import all_finite
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class WatchGradients(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not gradients or bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+        if all_finite(gradients):
             return
         last: torch.Tensor | None = getattr(pl_module, "last_loss", None)
         loss = float("nan") if last is None else float(last)

@@ -20,10 +20,12 @@ from pipeline.networks.host_memory import keep_freed_memory
 from pipeline.progress_bar import progress_bar
 from pipeline.training.before import Before, paces_of
 from pipeline.training.device import accelerator_kind, chosen_threads, use_reproducible
+from pipeline.training.devices import device_batch, processes_of
 from pipeline.training.experiment import Experiment, folds_to_run, make_ready, require_dimensions
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.manifest import Manifest, manifest_of
 from pipeline.training.rebalancing import require_sampling
+from pipeline.training.shards import require_shards
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ def prepare(opened: Opened, *, first: Before | None, repeated: Path | None = Non
 
 
 def use_device(settings: TrainConfig) -> None:
-    """Set this process up for training: threads, deterministic algorithms, memory."""
+    """Set this process up for training: threads, deterministic algorithms, memory; raises UserError."""
+    require_shards(settings)
+    device_batch(settings)  # one that cannot be divided is told of before anything is computed
     device = accelerator_kind(settings.trainer.accelerator)
     torch.set_num_threads(threads_of(settings))
     use_reproducible(settings.reproducible, device)
@@ -127,5 +131,4 @@ def use_device(settings: TrainConfig) -> None:
 
 def threads_of(settings: TrainConfig) -> int:
     """The CPU threads of a training with these settings."""
-    devices = settings.trainer.devices
-    return chosen_threads(settings.trainer.threads, 1 if devices == "auto" else int(devices))
+    return chosen_threads(settings.trainer.threads, processes_of(settings.trainer).devices)

@@ -93,7 +93,7 @@ def rebalance(experiment: Experiment, cases: Sequence[Case], loss_weights: Seque
 
 
 def patch_sampling(experiment: Experiment, *, processes: int) -> PatchSampling:
-    """How patches are placed; ``processes`` share a batch."""
+    """How patches are placed; ``processes`` train on a batch together."""
     sampling = experiment.settings.sampling
     weights = sampling.class_weights
     return PatchSampling(
@@ -102,7 +102,7 @@ def patch_sampling(experiment: Experiment, *, processes: int) -> PatchSampling:
         sampling.foreground_fraction,
         None if weights is None else by_index(weights, class_names(experiment.dataset), "sampling.class_weights"),
         sampling.forced,
-        sampling.batch_size * processes,
+        sampling.batch_size * (processes if sampling.batch_of == "device" else 1),
     )
 
 

@@ -7,27 +7,14 @@ from pathlib import Path
 
 from pipeline.data.folds import Fold
 from pipeline.evaluation.cases import CASES_FILE, read_cases, write_cases
-from pipeline.json_file import read_json, write_json
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.experiment import Experiment
+from pipeline.training.finished import finish
 from pipeline.training.fold import FITTED_FILE, PACE_FILE, FittedFold
 from pipeline.training.fold_run import FoldRun
 from pipeline.training.pictures import draw_curves
 from pipeline.training.results import metric_name, summarised
 from pipeline.training.tracked import fold_key, parent_of_folds
-
-FINISHED_FILE = "finished.json"  # of a fold with which nothing is left to be done
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the fold in ``folder`` is trained, predicted and reported."""
-    return (folder / FINISHED_FILE).exists() and FittedFold.read(folder) is not None
-
-
-def rebalanced(folder: Path) -> Mapping[str, object]:
-    """How the classes were rebalanced in a finished fold."""
-    found: Mapping[str, object] = read_json(folder / FINISHED_FILE)["rebalanced"]
-    return found
 
 
 def train_fold(
@@ -46,7 +33,7 @@ def train_fold(
         if log is not None:
             tracker.log_artifact(key, log)
         tracker.end_run(key, "FINISHED")
-    write_json(run.folder / FINISHED_FILE, {"rebalanced": run.rebalancing.params})
+    finish(run.folder, run.rebalancing.params)
 
 
 def _train(run: FoldRun, tracker: Tracker | None) -> None:

@@ -16,11 +16,12 @@ from pipeline.training.before import Before
 from pipeline.training.begin import begin, tags_of
 from pipeline.training.crossval import Pooled, start_parent
 from pipeline.training.experiment import Experiment
+from pipeline.training.finished import is_finished
 from pipeline.training.fold_run import FoldRun
 from pipeline.training.interrupt import Stopped
 from pipeline.training.prepare import Opened, prepare, use_device
 from pipeline.training.rebalancing import rebalanced_twice
-from pipeline.training.recorded_fold import is_finished, train_fold
+from pipeline.training.recorded_fold import train_fold
 from pipeline.training.results import tell_results
 from pipeline.training.tracked import fold_key, open_tracker
 
@@ -39,8 +40,8 @@ def train(opened: Opened, *, resumed: bool = False, repeated: Path | None = None
     prepared = prepare(opened, first=first, repeated=repeated)
     experiment, engine, found = begin(prepared, before, first)
     if rank() > 0:
-        for fold in experiment.run_folds:  # the first process predicts and records; this one only trains with it
-            FoldRun(experiment, fold).train(lambda metrics, epoch: None)
+        for fold in experiment.run_folds:  # the first process records; this one trains and predicts with it
+            FoldRun(experiment, fold).assist()
         return 0
     prepared.record()
     tell_what_trains(experiment)
