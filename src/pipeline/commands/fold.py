@@ -10,7 +10,8 @@ from pipeline.commands.check import make_console
 from pipeline.commands.train import opened
 from pipeline.config.compose import Composed
 from pipeline.config.recorded import EXPERIMENT_FILE, recorded_configuration
-from pipeline.config.schema import FoldConfig, TrainConfig
+from pipeline.config.schema import TrainConfig
+from pipeline.config.schema_launch import FoldConfig
 from pipeline.errors import UserError
 from pipeline.paths import cache_folder
 from pipeline.ranks import rank

@@ -15,7 +15,7 @@ from pipeline.config.schema_data import Data
 from pipeline.config.schema_dicom import ImportConfig
 from pipeline.config.schema_engine import Engine
 from pipeline.config.schema_evaluation import Evaluation, Inference
-from pipeline.config.schema_launch import Launch
+from pipeline.config.schema_launch import FoldConfig, Launch
 from pipeline.config.schema_measured import Check, Drift, Fingerprint
 from pipeline.config.schema_planning import PlanBudget, Planning
 from pipeline.config.schema_types import (
@@ -241,15 +241,6 @@ class ReproduceConfig(Section):
     data: Root
     tolerance: Annotated[float, Field(ge=0)]
     tracking: Tracking
-    trust: list[str]
-
-
-class FoldConfig(Section):
-    """``python -m pipeline fold``"""
-
-    run: str
-    fold: Annotated[int, Field(ge=0)]
-    threads: Count | None
     trust: list[str]
 
 

@@ -1,4 +1,4 @@
-"""The keys of ``launch:``, and of the commands that work on a run of several processes."""
+"""The keys of ``launch:``, and of the command that it starts for each fold."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.config.schema_types import Duration, Node, Section
+from pipeline.config.schema_types import Count, Duration, Node, Section
 
 
 class Launch(Section):
@@ -18,3 +18,12 @@ class Launch(Section):
     dry_run: bool
     poll: Duration
     grace: Duration
+
+
+class FoldConfig(Section):
+    """``python -m pipeline fold``"""
+
+    run: str
+    fold: Annotated[int, Field(ge=0)]
+    threads: Count | None
+    trust: list[str]
