@@ -42,10 +42,10 @@ def processes_of(trainer: Trainer) -> Processes:
         devices = max(1, torch.cuda.device_count()) if accelerator_kind(trainer.accelerator) == "cuda" else 1
     if started is not None and trainer.num_nodes == "auto":
         nodes = max(1, started.processes // devices)
-    if started is not None and started.processes != devices * nodes:
+    if started is not None and (started.processes != devices * nodes or started.per_node not in (None, devices)):
         raise UserError(
             f"{started.name} started {started.processes} process(es), but trainer.devices={devices} x "
-            f"trainer.num_nodes={nodes} are {devices * nodes}",
+            f"trainer.num_nodes={nodes} are {devices * nodes}, {devices} on each node",
             "trainer.devices=auto trainer.num_nodes=auto takes those that were started",
             "or start as many: torchrun --nproc-per-node DEVICES --nnodes NODES, "
             "srun --ntasks-per-node=DEVICES --nodes=NODES",
