@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,7 @@ def test_what_an_image_was_built_from_is_recorded(tmp_path: Path, monkeypatch: p
     assert built_from(file) == {"git": None, "lock_file": None, "lock_sha256": None}
     git = {"commit": "1" * 40, "dirty": False, "changes_sha256": None}
     file.write_text(json.dumps({"git": git, "lock_file": "requirements-cpu.lock", "lock_sha256": "2" * 64}))
-    monkeypatch.setattr("pipeline.tracking.provenance.BUILT_FROM", file)
+    monkeypatch.setattr(import_module("pipeline.tracking.provenance"), "BUILT_FROM", file)
     monkeypatch.setenv("PIPELINE_CONTAINER", "medical-pipeline:cpu@sha256:3")
     found = provenance(None)
     assert (found["git"], found["lock_sha256"], found["container"]) == (git, "2" * 64, "medical-pipeline:cpu@sha256:3")
