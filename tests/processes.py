@@ -56,7 +56,10 @@ class Job:
 
     def kill(self) -> None:
         """SIGKILL the process and all that it started."""
-        os.killpg(self.pid, signal.SIGKILL)
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has just been forked, and leads no group yet
+            self.process.kill()
         self.process.join()
 
     def said(self) -> str:

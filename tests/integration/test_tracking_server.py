@@ -121,8 +121,8 @@ def client_of(uri: str) -> Any:
     return MlflowClient(uri)
 
 
-def record(output: Path, uri: str, experiment: str, **more: Any) -> Tracker:
-    with Tracker(output, uri=uri, experiment=experiment, flush_timeout_s=60, **more) as tracker:
+def record(output: Path, uri: str, experiment: str, wait_s: float = 60, **more: Any) -> Tracker:
+    with Tracker(output, uri=uri, experiment=experiment, flush_timeout_s=wait_s, **more) as tracker:
         tracker.start_run("parent", "cv", parent=None, tags={"host": "a"}, params={"lr": 0.1})
         tracker.start_run("fold_0", "fold 0", parent="parent", tags={}, params={"depth": 3})
         for step in range(120):
@@ -162,7 +162,7 @@ def test_credentials_come_from_the_environment_and_stay_there(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     with caplog.at_level(logging.INFO):
-        record(output, server.uri, "credentials")
+        record(output, server.uri, "credentials", wait_s=4)
     assert "Credentials: set MLFLOW_TRACKING_USERNAME" in caplog.text
     monkeypatch.chdir(tmp_path)
     assert main(["sync", f"run={output}", "tracking=server"]) == 2
@@ -240,8 +240,6 @@ def test_a_backup_restored_elsewhere_has_everything(
     server.call("stop")
     other = Server(place / "other", server.artifacts)
     try:
-        other.start()
-        other.call("stop")
         other.start("--database-only")
         new = other.environment()
         for name in ("PGHOST", "PGPORT", "PGUSER", "PGPASSFILE"):

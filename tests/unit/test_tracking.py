@@ -20,6 +20,7 @@ from pipeline.tracking.journal import Journal
 from pipeline.tracking.lock import Lock
 from pipeline.tracking.names import check_run_key, flat_params, metric_name
 from pipeline.tracking.secrets import mask, mask_command
+from pipeline.tracking.uri import artifact_root
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,39 @@ def test_a_lost_position_records_nothing_twice(tmp_path: Path, uri: str, client:
     assert report.run_ids == tracker.run_ids()
     assert points(client, report.run_ids["fold_0"], "loss") == [(step, step) for step in range(10)]
     assert client.get_run(report.run_ids["fold_0"]).info.status == "FINISHED"
+
+
+def test_progress_is_kept_amid_many_points(
+    tmp_path: Path, uri: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.tracking.sender.MOST_POINTS", 200)
+    with Tracker(tmp_path, uri="http://127.0.0.1:9", experiment="many", flush_timeout_s=0) as tracker:
+        start(tracker)
+        for step in range(100):
+            tracker.log_metrics("fold_0", {f"m_{number}": step + number / 8 for number in range(10)}, step)
+    kept: list[int] = []
+    report = sync(tmp_path, uri, progress=lambda done, _: kept.append(done))
+    assert len(set(kept)) >= 5 and kept == sorted(kept)
+    for number in (0, 9):
+        found = points(client, report.run_ids["fold_0"], f"m_{number}")
+        assert found == [(step, step + number / 8) for step in range(100)]
+
+
+def test_artifacts_of_a_new_experiment_go_where_they_should(
+    tmp_path: Path, uri: str, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = artifact_root(str(tmp_path / "far away"))
+    for _ in range(2):
+        with Tracker(tmp_path / "run", uri=uri, experiment="placed é", flush_timeout_s=60, artifacts=root) as tracker:
+            start(tracker)
+            (tmp_path / "run" / "summary.json").write_text("{}")
+            tracker.log_artifact("parent", tmp_path / "run" / "summary.json")
+    run = tracker.run_ids()["parent"]
+    assert (tmp_path / "far away" / "placed_é" / run / "artifacts" / "summary.json").is_file()
+    assert not caplog.records
+    with Tracker(tmp_path / "other", uri=uri, experiment="placed é", flush_timeout_s=60, artifacts="s3://b") as tracker:
+        start(tracker)
+    assert "is there already, and keeps its artifacts in file:///" in caplog.text
 
 
 def test_a_store_without_the_runs_gets_everything(tmp_path: Path, uri: str, client: Any) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pipeline
+from pipeline.json_file import read_json
 from pipeline.tracking.secrets import mask_command
 
 PACKAGES = (
@@ -41,6 +42,7 @@ PACKAGES = (
 )
 
 LOCK_FILE = "constraints.txt"
+BUILT_FROM = Path(__file__).resolve().parents[1] / "built_from.json"  # in an image: git, lock_file and lock_sha256
 CONTAINER_VARIABLE = "PIPELINE_CONTAINER"  # set in an image: its name and digest
 
 _GIT_TIMEOUT_S = 20
@@ -50,14 +52,14 @@ CODE_PATTERNS = ("*.py", "*.yaml", "*.yml", "*.toml")
 def provenance(project: Path | None) -> dict[str, Any]:
     """All that is known about this process, as plain JSON types. ``project`` is the checkout; None for no git.
 
-    ``git`` is None outside a checkout. GPUs are named only when torch is loaded already, as loading it takes
-    seconds. Secrets of the command line are hidden.
+    ``git`` is None outside a checkout, and in an image what it was built from. GPUs are named only when torch is loaded
+    already, as loading it takes seconds. Secrets of the command line are hidden.
     """
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": mask_command(sys.orig_argv),
         "pipeline": pipeline.__version__,
-        "git": None if project is None else _git(project),
+        **(built_from(BUILT_FROM) if project is None else _checkout(project)),
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -65,7 +67,6 @@ def provenance(project: Path | None) -> dict[str, Any]:
         "cpu": _cpu(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpus": _gpus(),
-        "lock_sha256": None if project is None else _sha256(project / LOCK_FILE),
         "container": os.environ.get(CONTAINER_VARIABLE),
     }
 
@@ -83,6 +84,8 @@ def provenance_tags(found: dict[str, Any]) -> dict[str, str]:
         "gpu": ", ".join(found["gpus"]) or "none",
         "git.commit": git.get("commit") or "none",
         "git.dirty": str(git["dirty"]).lower() if git else "unknown",
+        "container": found["container"] or "none",
+        "lock.sha256": found["lock_sha256"] or "none",
     }
     if git.get("commit"):
         tags["mlflow.source.git.commit"] = git["commit"]
@@ -95,6 +98,19 @@ def data_hash(files: Iterable[tuple[str, str]]) -> str:
     """One sha256 (hex) for a data set: of its file names and their sha256, in any order."""
     lines = sorted(f"{name}\0{sha256}\n" for name, sha256 in files)
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def built_from(file: Path) -> dict[str, Any]:
+    """``git``, ``lock_file`` and ``lock_sha256`` that an image's build wrote into ``file``; all None without it."""
+    try:
+        found = read_json(file)
+    except (OSError, ValueError):
+        found = {}
+    return {name: found.get(name) for name in ("git", "lock_file", "lock_sha256")}
+
+
+def _checkout(project: Path) -> dict[str, Any]:
+    return {"git": _git(project), "lock_file": LOCK_FILE, "lock_sha256": _sha256(project / LOCK_FILE)}
 
 
 def _sha256(path: Path) -> str | None:

@@ -12,6 +12,8 @@ from pipeline.tracking.sent import Sent
 
 log = logging.getLogger(__name__)
 
+MOST_POINTS = 20_000  # metric points sent between two records of the position
+
 
 class ParentNotSent(Exception):
     """The parent of a run is not in the store yet: the journal that records it has not been sent so far."""
@@ -44,6 +46,11 @@ class Sender:
                 if event["event"] == "metrics":
                     points = self._points.setdefault(event["run"], [])
                     points += [(name, value, event["time"], event["step"]) for name, value in event["values"].items()]
+                    if sum(map(len, self._points.values())) >= MOST_POINTS:
+                        self._send_points()
+                        self._record(end)
+                        if not go_on():
+                            return False
                     continue
                 self._send_points()
                 if number not in superseded:
