@@ -18,6 +18,7 @@ from pipeline.config.schema_evaluation import Evaluation, Inference
 from pipeline.config.schema_launch import FoldConfig, Launch
 from pipeline.config.schema_measured import Check, Drift, Fingerprint
 from pipeline.config.schema_planning import PlanBudget, Planning
+from pipeline.config.schema_sweep import Sweep
 from pipeline.config.schema_types import (
     Beta,
     ClassWeights,
@@ -143,6 +144,7 @@ class Tracking(Section):
     uri: str | None
     experiment: str | None
     artifacts: str | None
+    parent: Annotated[str, Field(pattern=r"^[0-9a-f]+/[\w./-]+$")] | None
     checkpoints: bool
     flush_timeout: Duration
 
@@ -199,6 +201,12 @@ class TrainConfig(Section):
         if value is not None and info.data.get("planning", True) is None:
             raise ValueError("no plan is made here: experiment=auto makes one, plan=NAME uses one")
         return value
+
+
+class SweepConfig(TrainConfig):
+    """``python -m pipeline sweep``"""
+
+    sweep: Sweep
 
 
 class PlanConfig(TrainConfig):
@@ -280,6 +288,7 @@ class SyncConfig(Section):
 
 COMMANDS: dict[str, type[Section]] = {
     "train": TrainConfig,
+    "sweep": SweepConfig,
     "fold": FoldConfig,
     "report": ReportConfig,
     "check": TrainConfig,
