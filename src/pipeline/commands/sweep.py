@@ -18,10 +18,13 @@ from pipeline.errors import UserError
 from pipeline.paths import cache_folder
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pipeline.sweep.folder import Begun
     from pipeline.sweep.run import Plan
     from pipeline.training.interrupt import Interrupt
 
+UNFINISHED = 1  # exit status of the report
 OF_SWEEP = ("sweep", "output", "resume", "launch")  # sections that are not those of a trial
 
 
@@ -65,6 +68,24 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
         raise
     report_sweep(plan, folder, begun, console, tracked=True)
     return status
+
+
+def report_of_sweep(folder: Path, console: Console) -> int:
+    """Report a sweep as it stands; exit status 1 while trials are missing."""
+    from pipeline.sweep.folder import Begun, SweepFolder
+    from pipeline.sweep.report import report_sweep
+    from pipeline.sweep.study import require_optuna
+    from pipeline.sweep.trials import counts_of
+
+    require_optuna()
+    begun = Begun.read(folder)
+    composed = composed_again(begun, [])
+    settings = composed.model
+    assert isinstance(settings, SweepConfig)
+    plan = plan_of(composed, ())
+    report_sweep(plan, SweepFolder(folder), begun, console, tracked=False)
+    counts = counts_of(plan.study(SweepFolder(folder), begun).get_trials(deepcopy=False))
+    return UNFINISHED if counts.running or counts.ended < settings.sweep.trials else 0
 
 
 def as_begun(composed: Composed) -> tuple[Composed, Path | None]:

@@ -32,7 +32,11 @@ class _Length:
 
     def share(self, row: Mapping[str, str]) -> float:
         """How much of its training a fold had behind it after this epoch, 0 to 1."""
-        done = ((float(row["epoch"]) + 1, self.epochs), (float(row["seconds"]), self.seconds), (float(row["step"]), self.steps))
+        done = (
+            (float(row["epoch"]) + 1, self.epochs),
+            (float(row["seconds"]), self.seconds),
+            (float(row["step"]), self.steps),
+        )
         return min(1.0, max((now / of for now, of in done if of), default=0.0))
 
 
@@ -55,7 +59,10 @@ def course_of(folder: Path, folds: Sequence[int], points: int) -> list[tuple[int
             if point > 0:
                 found.setdefault(position * points + point, _mean([*ended, value]))
         fitted = FittedFold.read(part)
-        if fitted is None or (last := fitted.last_metric if fitted.last_metric is not None else fitted.best_metric) is None:
+        if (
+            fitted is None
+            or (last := fitted.last_metric if fitted.last_metric is not None else fitted.best_metric) is None
+        ):
             break
         ended.append(last)
         found[(position + 1) * points] = _mean(ended)

@@ -80,6 +80,7 @@ def run_trials(plan: Plan, folder: SweepFolder, begun: Begun, console: Console, 
                 seed=settings.seed,
                 folds=plan.folds,
                 command=lambda number, values: command_of(plan, folder.trial(number), values, engine, run),
+                say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
             )
             queue = Queue(
                 trials, engine, retries=launch.retries, poll=seconds_of(launch.poll), grace=seconds_of(launch.grace)

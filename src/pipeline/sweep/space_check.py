@@ -21,7 +21,20 @@ if TYPE_CHECKING:
 
 GROUP = "space"  # the folder of files with spaces
 # Whose values the sweep chooses, or without which trials could not be told apart.
-RESERVED = ("output", "resume", "launch", "tracking", "cache", "trust", "folds", "seed", "name", "task", "data", "sweep")
+RESERVED = (
+    "output",
+    "resume",
+    "launch",
+    "tracking",
+    "cache",
+    "trust",
+    "folds",
+    "seed",
+    "name",
+    "task",
+    "data",
+    "sweep",
+)
 
 
 def space_of(asked: str | dict[str, Any] | None, folders: Sequence[Path]) -> Space:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema_sweep import Sweep
@@ -31,9 +30,7 @@ def require_optuna() -> None:
     try:
         import optuna
     except ModuleNotFoundError:
-        raise UserError(
-            "sweep needs optuna, which is not installed", "pip install 'medical-pipeline[sweep]'"
-        ) from None
+        raise UserError("sweep needs optuna, which is not installed", "pip install 'medical-pipeline[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
@@ -103,14 +100,12 @@ def storage_errors(address: str) -> Iterator[None]:
 
 
 def sampler_of(sweep: Sweep, space: Space, seed: int, number: int) -> BaseSampler:
-    """What draws trial ``number``: a function of the seed, the number and the trials before, so that it can be redone."""
+    """What draws trial ``number``: a function of the seed, the number and the trials before, so it can be redone."""
     from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
 
     drawn = draw_seed(seed, "sweep", number) % (1 << 32)
     if sweep.sampler == "tpe":
-        return TPESampler(
-            seed=drawn, n_startup_trials=sweep.startup, multivariate=True, group=True, constant_liar=True
-        )
+        return TPESampler(seed=drawn, n_startup_trials=sweep.startup, multivariate=True, group=True, constant_liar=True)
     if sweep.sampler == "cmaes":
         return CmaEsSampler(
             seed=drawn,

@@ -12,7 +12,7 @@ from pipeline.sweep.parameters import short
 from pipeline.sweep.trials import Trials
 from pipeline.training.job_table import JobTable
 from pipeline.training.progress_file import FoldProgress
-from pipeline.training.recorded_fold import is_finished
+from pipeline.training.finished import is_finished
 from pipeline.training.tracked import fold_key
 
 

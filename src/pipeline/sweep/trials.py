@@ -15,7 +15,7 @@ from pipeline.launch.queue import Entry
 from pipeline.sweep.course import course_of
 from pipeline.sweep.folder import TRIAL_FILE, SweepFolder, trial_name
 from pipeline.sweep.objectives import Objective
-from pipeline.sweep.parameters import Scalar
+from pipeline.sweep.parameters import Scalar, short
 from pipeline.sweep.space import Space
 from pipeline.sweep.study import sampler_of
 from pipeline.tracking.lock import Lock
@@ -56,7 +56,10 @@ class Counts:
 
 
 class Trials:
-    """A source of jobs. ``command(number, values)``: argv of a trial. ``folds``: those that each trial trains."""
+    """A source of jobs. ``command(number, values)``: argv of a trial. ``folds``: those that each trial trains.
+
+    ``say`` gets a line about each trial that has ended.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class Trials:
         seed: int,
         folds: Sequence[int],
         command: Callable[[int, dict[str, Scalar]], tuple[str, ...]],
+        say: Callable[[str], None],
     ) -> None:
         self.study = study
         self.mine: dict[str, Mine] = {}
@@ -79,6 +83,7 @@ class Trials:
         self._seed = seed
         self._folds = folds
         self._command = command
+        self._say = say
         self._grid = space.grid(sweep.grid_points) if sweep.sampler == "grid" else None
         self.wanted = sweep.trials if self._grid is None else min(sweep.trials, len(self._grid))
 
@@ -91,11 +96,11 @@ class Trials:
         if len(self.mine) >= self._sweep.at_once:
             return None
         with self._folder.one_at_a_time("ask"):
-            mine = self._left_over() or self._new()
-            if mine is None:
+            found = self._left_over() or self._new()
+            if found is None:
                 return None
-            self.mine[trial_name(mine.trial.number)] = mine
-        return self._job(mine)
+            self.mine[trial_name(found.trial.number)] = found
+        return self._job(found)
 
     def ended(self, job: Job, status: int | None) -> bool:
         """Done is what has its summary, and what was to be ended early."""
@@ -242,6 +247,8 @@ class Trials:
         record: dict[str, Any] = {"number": number, "state": state, "values": mine.values, "reason": reason}
         names = [objective.metric for objective in self._objectives]
         write_json(folder / TRIAL_FILE, record | {"scores": dict(zip(names, scores, strict=True)) if scores else None})
+        said = " ".join(f"{key} {score:.4g}" for key, score in zip(names, scores or (), strict=False)) or reason
+        self._say(f"{name}: {state.lower()}  {said}  {short(mine.values)}")
         del self.mine[name]
         mine.claim.release()
 
