@@ -72,10 +72,10 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
 
 def report_of_sweep(folder: Path, console: Console) -> int:
     """Report a sweep as it stands; exit status 1 while trials are missing."""
+    from pipeline.sweep.counts import counts_of
     from pipeline.sweep.folder import Begun, SweepFolder
     from pipeline.sweep.report import report_sweep
     from pipeline.sweep.study import require_optuna
-    from pipeline.sweep.trials import counts_of
 
     require_optuna()
     begun = Begun.read(folder)

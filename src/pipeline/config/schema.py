@@ -19,6 +19,7 @@ from pipeline.config.schema_launch import FoldConfig, Launch
 from pipeline.config.schema_measured import Check, Drift, Fingerprint
 from pipeline.config.schema_planning import PlanBudget, Planning
 from pipeline.config.schema_sweep import Sweep
+from pipeline.config.schema_tracking import Tracking
 from pipeline.config.schema_types import (
     Beta,
     ClassWeights,
@@ -135,18 +136,6 @@ class Folds(Section):
     quantiles: Count
     predefined: bool
     file: str | None
-
-
-class Tracking(Section):
-    """The MLflow store."""
-
-    enabled: bool
-    uri: str | None
-    experiment: str | None
-    artifacts: str | None
-    parent: Annotated[str, Field(pattern=r"^[0-9a-f]+/[\w./-]+$")] | None
-    checkpoints: bool
-    flush_timeout: Duration
 
 
 class Derived(Section):

@@ -10,7 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.evaluation.statistics import FloatArray, Statistic, case_weights, class_mean, weighted_means
-from pipeline.evaluation.summary import CLASSIFICATION_METRICS, SEGMENTATION_METRICS, mean_of_repeats, mean_score_of_repeats
+from pipeline.evaluation.summary import (
+    CLASSIFICATION_METRICS,
+    SEGMENTATION_METRICS,
+    mean_of_repeats,
+    mean_score_of_repeats,
+)
 
 AT_ONCE = 500  # resamples
 

@@ -20,10 +20,9 @@ SEGMENTATION: dict[str, Direction] = {
     "volume_error_ml": "minimize",
     "volume_error_percent": "minimize",
 }
-CLASSIFICATION: dict[str, Direction] = {
-    name: "maximize"
-    for name in ("auroc", "average_precision", "accuracy", "balanced_accuracy", "precision", "recall", "f1")
-}
+CLASSIFICATION: dict[str, Direction] = dict.fromkeys(
+    ("auroc", "average_precision", "accuracy", "balanced_accuracy", "precision", "recall", "f1"), "maximize"
+)
 COSTS: dict[str, Direction] = {
     "seconds": "minimize",  # training time, all folds
     "parameters": "minimize",  # trainable weights

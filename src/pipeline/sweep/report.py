@@ -17,13 +17,13 @@ from pipeline.evaluation.cases import CASES_FILE, read_cases
 from pipeline.evaluation.optimism import Optimism, score_of_cases, selection_optimism
 from pipeline.json_file import read_json, write_json
 from pipeline.sweep.best import write_best
+from pipeline.sweep.counts import counts_of
 from pipeline.sweep.figures import history_figure, importance_figure, label_of, pareto_figure
 from pipeline.sweep.folder import Begun, SweepFolder
 from pipeline.sweep.objectives import Objective
 from pipeline.sweep.parameters import short
 from pipeline.sweep.study import storage_errors
 from pipeline.sweep.tracked import end_run
-from pipeline.sweep.trials import counts_of
 from pipeline.training.run_folder import SUMMARY_FILE
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def report_sweep(plan: Plan, folder: SweepFolder, begun: Begun, console: Console
         trials = study.get_trials(deepcopy=False)
         best = best_of(study)
         files = {write_table(plan, trials, folder.path / TRIALS_FILE): ""}
-        files |= {path: "figures" for path in draw(plan, study, trials, best, folder.path / "figures")}
+        files |= dict.fromkeys(draw(plan, study, trials, best, folder.path / "figures"), "figures")
         optimism = optimism_of(plan, folder, trials) if len(plan.objectives) == 1 else None
         commands = []
         for trial in best:

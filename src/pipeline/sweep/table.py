@@ -10,9 +10,9 @@ from pipeline.launch.queue import Entry
 from pipeline.sweep.folder import SweepFolder
 from pipeline.sweep.parameters import short
 from pipeline.sweep.trials import Trials
+from pipeline.training.finished import is_finished
 from pipeline.training.job_table import JobTable
 from pipeline.training.progress_file import FoldProgress
-from pipeline.training.finished import is_finished
 from pipeline.training.tracked import fold_key
 
 

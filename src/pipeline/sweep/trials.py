@@ -12,6 +12,7 @@ from pipeline.config.schema_sweep import Sweep
 from pipeline.json_file import read_json, write_json
 from pipeline.launch.job import Job
 from pipeline.launch.queue import Entry
+from pipeline.sweep.counts import Counts, counts_of
 from pipeline.sweep.course import course_of
 from pipeline.sweep.folder import TRIAL_FILE, SweepFolder, trial_name
 from pipeline.sweep.objectives import Objective
@@ -38,21 +39,6 @@ class Mine:
     reported: set[int] = field(default_factory=set)  # steps
     pruned: bool = False
     elsewhere: bool = False  # a process that an earlier sweep process started works on it
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many trials are in which state."""
-
-    complete: int
-    pruned: int
-    failed: int
-    running: int
-
-    @property
-    def ended(self) -> int:
-        """Those that ``sweep.trials`` counts."""
-        return self.complete + self.pruned
 
 
 class Trials:
@@ -251,12 +237,6 @@ class Trials:
         self._say(f"{name}: {state.lower()}  {said}  {short(mine.values)}")
         del self.mine[name]
         mine.claim.release()
-
-
-def counts_of(trials: Sequence[FrozenTrial]) -> Counts:
-    """How many of these are in which state."""
-    states = [trial.state.name for trial in trials]
-    return Counts(*(states.count(name) for name in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")))
 
 
 def _last_words(log: Path) -> str:
