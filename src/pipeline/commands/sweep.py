@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,8 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
     assert isinstance(settings, SweepConfig)
     require_no_password(composed.overrides)
     console = make_console()
-    plan = plan_of(composed, opened_folds(settings))
+    plan = plan_of(composed)
+    plan = replace(plan, folds=opened_folds(settings))
     if settings.launch.dry_run:
         return show_plan(plan, given or Path("outputs", settings.name, "DATE").absolute(), console)
     if given is None and settings.output is not None:
@@ -82,7 +84,7 @@ def report_of_sweep(folder: Path, console: Console) -> int:
     composed = composed_again(begun, [])
     settings = composed.model
     assert isinstance(settings, SweepConfig)
-    plan = plan_of(composed, ())
+    plan = plan_of(composed)
     report_sweep(plan, SweepFolder(folder), begun, console, tracked=False)
     counts = counts_of(plan.study(SweepFolder(folder), begun).get_trials(deepcopy=False))
     return UNFINISHED if counts.running or counts.ended < settings.sweep.trials else 0
@@ -137,8 +139,8 @@ def opened_folds(settings: SweepConfig) -> tuple[int, ...]:
     return tuple(fold.index for fold in folds_to_run(settings, folds))
 
 
-def plan_of(composed: Composed, folds: tuple[int, ...]) -> Plan:
-    """What the sweep is to do; raises UserError with everything that is wrong with it."""
+def plan_of(composed: Composed) -> Plan:
+    """What the sweep is to do, its folds aside; raises UserError with everything that is wrong with it."""
     from pipeline.sweep.objectives import objectives_of
     from pipeline.sweep.run import Plan
     from pipeline.sweep.space_check import require_fits, space_of
@@ -152,7 +154,7 @@ def plan_of(composed: Composed, folds: tuple[int, ...]) -> Plan:
     require_possible(sweep, space, objectives, settings.task)
     shared = tuple(override for override in composed.overrides if _section(override) not in OF_SWEEP)
     require_fits(space, composed, shared)
-    return Plan(composed, settings, space, objectives, shared, folds, storage_address(sweep.storage))
+    return Plan(composed, settings, space, objectives, shared, (), storage_address(sweep.storage))
 
 
 def _section(override: str) -> str:

@@ -98,8 +98,12 @@ class SweepFolder:
             return begun
 
     def _require_same(self, tree: Mapping[str, Any], storage: str, begun: Begun) -> None:
-        changes = changed_keys(read_plain_yaml(self.path / CONFIG_FILE), dict(tree))
+        recorded = read_plain_yaml(self.path / CONFIG_FILE)
+        changes = changed_keys(recorded, dict(tree))
         changes = {name: values for name, values in changes.items() if name not in FREE}
+        run_folds = recorded["folds"]["run"], tree["folds"]["run"]
+        if run_folds[0] != run_folds[1]:
+            changes["folds.run"] = run_folds
         if storage != begun.storage:
             changes["sweep.storage"] = (begun.storage, storage)
         if changes:

@@ -210,9 +210,9 @@ def lines_of(plan: Plan, best: Sequence[FrozenTrial], optimism: Optimism | None,
     if optimism is not None:
         low, high = optimism.ci95
         lines.append(
-            f"Choosing by {plan.objectives[0].metric} flatters by about {optimism.amount:.3f}: on other patients expect "
-            f"{optimism.honest:.3f} [{low:.3f}, {high:.3f}] instead of {optimism.best:.3f} (bootstrap over patients of "
-            "the choice, Tsamardinos et al. 2018)."
+            f"Choosing by {plan.objectives[0].metric} flatters by about {optimism.amount:.3f}: on other patients "
+            f"expect {optimism.honest:.3f} [{low:.3f}, {high:.3f}] instead of {optimism.best:.3f} "
+            "(bootstrap over patients of the choice, Tsamardinos et al. 2018)."
         )
     lines.append("An estimate that no choice has touched: folds=nested folds.inner=4.")
     return [*lines, *(f"Train with it: {command}" for command in commands)]

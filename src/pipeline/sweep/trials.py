@@ -76,7 +76,7 @@ class Trials:
     def next(self) -> Job | None:
         """One that no process works on any more, else a new one; None where there are enough."""
         for name, mine in self.mine.items():
-            if mine.elsewhere and not is_owned(self._folder.trial(mine.trial.number)):
+            if mine.elsewhere and not self._in_use(mine.trial.number):
                 mine.elsewhere = False
                 return self._job(mine) if not self.ended_by_itself(name) else self.next()
         if len(self.mine) >= self._sweep.at_once:
@@ -100,7 +100,7 @@ class Trials:
     def failed(self, job: Job, status: int | None) -> None:
         """Recorded as failed, with what its process said last; the study goes on."""
         mine = self.mine[job.name]
-        if is_owned(self._folder.trial(mine.trial.number)):
+        if self._in_use(mine.trial.number):
             mine.elsewhere = True
             return
         said = _last_words(job.log)
@@ -167,8 +167,7 @@ class Trials:
             claim = self._folder.claim(frozen.number)
             if name in self.mine or not claim.acquire(0):
                 continue
-            folder = self._folder.trial(frozen.number)
-            if folder.is_dir() and is_owned(folder):  # by a job that a cluster kept
+            if self._in_use(frozen.number):  # by a job that a cluster kept
                 claim.release()
                 continue
             self._use_sampler(frozen.number)
@@ -212,6 +211,10 @@ class Trials:
     def _grid_is_used(self) -> bool:
         trials = self.study.get_trials(deepcopy=False)
         return self._grid is not None and len({t.user_attrs.get(POINT) for t in trials}) >= len(self._grid)
+
+    def _in_use(self, number: int) -> bool:
+        folder = self._folder.trial(number)
+        return folder.is_dir() and is_owned(folder)
 
     def _use_sampler(self, number: int) -> None:
         self.study.sampler = sampler_of(self._sweep, self._space, self._seed, number)
