@@ -21,6 +21,8 @@ from pipeline.paths import cache_folder
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipeline.data.case import Dataset
+    from pipeline.data.folds import Fold
     from pipeline.sweep.folder import Begun
     from pipeline.sweep.run import Plan
     from pipeline.training.interrupt import Interrupt
@@ -38,6 +40,7 @@ def run(composed: Composed) -> int:
 
 def _run(composed: Composed, interrupt: Interrupt) -> int:
     from pipeline.sweep.folder import SweepFolder, require_no_password
+    from pipeline.sweep.nested import run_nested
     from pipeline.sweep.report import report_sweep
     from pipeline.sweep.run import run_trials, show_plan
     from pipeline.sweep.study import STUDY_FILE, require_optuna
@@ -51,7 +54,8 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
     require_no_password(composed.overrides)
     console = make_console()
     plan = plan_of(composed)
-    plan = replace(plan, folds=opened_folds(settings))
+    dataset, folds = opened_folds(settings)
+    plan = replace(plan, folds=tuple(fold.index for fold in folds))
     if settings.launch.dry_run:
         return show_plan(plan, given or Path("outputs", settings.name, "DATE").absolute(), console)
     if given is None and settings.output is not None:
@@ -64,6 +68,8 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
     begun = folder.begin(composed.tree, recorded, composed.folders, storage, name)
     tell(f"Sweep: {folder.path}", console)
     try:
+        if folds[0].inner:
+            return run_nested(plan, folder, begun, folds, dataset, console, interrupt)
         status = run_trials(plan, folder, begun, console, interrupt)
     except Stopped:
         tell(f"\nStopped. To go on: python -m pipeline sweep resume={shown(folder.path)}", console)
@@ -84,9 +90,16 @@ def report_of_sweep(folder: Path, console: Console) -> int:
     composed = composed_again(begun, [])
     settings = composed.model
     assert isinstance(settings, SweepConfig)
-    plan = plan_of(composed)
-    report_sweep(plan, SweepFolder(folder), begun, console, tracked=False)
-    counts = counts_of(plan.study(SweepFolder(folder), begun).get_trials(deepcopy=False))
+    plan, whole = plan_of(composed), SweepFolder(folder)
+    outer = sorted(int(path.name.removeprefix("outer_")) for path in folder.glob("outer_*"))
+    for fold in outer:
+        inner = outer_folder(whole, fold)
+        of_fold = plan_of_fold(plan, inner, 0)
+        report_sweep(of_fold, inner, Begun.read(inner.path), console, tracked=False, nested=True)
+    if outer:
+        return 0 if report_nested(plan, whole, outer, console) else UNFINISHED
+    report_sweep(plan, whole, begun, console, tracked=False)
+    counts = counts_of(plan.study(whole, begun).get_trials(deepcopy=False))
     return UNFINISHED if counts.running or counts.ended < settings.sweep.trials else 0
 
 
@@ -124,8 +137,8 @@ def composed_again(begun: Begun, more: Sequence[str]) -> Composed:
     return validate(composition, SweepConfig)
 
 
-def opened_folds(settings: SweepConfig) -> tuple[int, ...]:
-    """The folds that each trial trains. Raises UserError where anything is wrong with the data."""
+def opened_folds(settings: SweepConfig) -> tuple[Dataset, list[Fold]]:
+    """The data, and the folds that each trial trains. Raises UserError where anything is wrong with the data."""
     from pipeline.data.folds import folds_of
     from pipeline.training.experiment import folds_to_run
 
@@ -136,7 +149,7 @@ def opened_folds(settings: SweepConfig) -> tuple[int, ...]:
         foreground=checked.foreground(dataset),
         together=checked.duplicates,
     )
-    return tuple(fold.index for fold in folds_to_run(settings, folds))
+    return dataset, folds_to_run(settings, folds)
 
 
 def plan_of(composed: Composed) -> Plan:

@@ -39,8 +39,13 @@ SHOWN = 20  # trials in the terminal
 FEWEST_FOR_IMPORTANCE = 4  # completed trials
 
 
-def report_sweep(plan: Plan, folder: SweepFolder, begun: Begun, console: Console, *, tracked: bool) -> None:
-    """Write and print everything; ``tracked``: also to MLflow, as the end of the sweep's run."""
+def report_sweep(
+    plan: Plan, folder: SweepFolder, begun: Begun, console: Console, *, tracked: bool, nested: bool = False
+) -> None:
+    """Write and print everything; ``tracked``: also to MLflow, as the end of the sweep's run.
+
+    ``nested``: the sweep chooses for a fold that scores it afterwards.
+    """
     with storage_errors(plan.address(folder)), folder.one_at_a_time("report"):
         study = plan.study(folder, begun)
         trials = study.get_trials(deepcopy=False)
@@ -64,7 +69,7 @@ def report_sweep(plan: Plan, folder: SweepFolder, begun: Begun, console: Console
         write_json(folder.path / REPORT_FILE, content)
         files[folder.path / REPORT_FILE] = ""
     tell_trials(plan, trials, best, console)
-    for line in lines_of(plan, best, optimism, commands):
+    for line in lines_of(plan, best, optimism, commands, nested=nested):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Results: {folder.path}", highlight=False, soft_wrap=True)
     if tracked:
@@ -198,7 +203,14 @@ def tell_trials(plan: Plan, trials: Sequence[FrozenTrial], best: Sequence[Frozen
         console.print(f"... and {len(trials) - SHOWN} more, all of them in {TRIALS_FILE}", highlight=False)
 
 
-def lines_of(plan: Plan, best: Sequence[FrozenTrial], optimism: Optimism | None, commands: Sequence[str]) -> list[str]:
+def lines_of(
+    plan: Plan,
+    best: Sequence[FrozenTrial],
+    optimism: Optimism | None,
+    commands: Sequence[str],
+    *,
+    nested: bool,
+) -> list[str]:
     """What a reader of the table has to know."""
     if not best:
         return ["No trial came to its end: there is no best."]
@@ -214,7 +226,8 @@ def lines_of(plan: Plan, best: Sequence[FrozenTrial], optimism: Optimism | None,
             f"expect {optimism.honest:.3f} [{low:.3f}, {high:.3f}] instead of {optimism.best:.3f} "
             "(bootstrap over patients of the choice, Tsamardinos et al. 2018)."
         )
-    lines.append("An estimate that no choice has touched: folds=nested folds.inner=4.")
+    if not nested:
+        lines.append("An estimate that no choice has touched: folds=nested folds.inner=4.")
     return [*lines, *(f"Train with it: {command}" for command in commands)]
 
 

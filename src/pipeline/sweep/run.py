@@ -48,6 +48,7 @@ class Plan:
     shared: tuple[str, ...]
     folds: tuple[int, ...]
     database: str | None  # None: sqlite in the sweep's folder
+    extra: tuple[str, ...] = ()  # overrides of the trials that are not part of what they find
 
     def address(self, folder: SweepFolder) -> str:
         """Of the storage."""
@@ -59,10 +60,18 @@ class Plan:
         return open_study(self.address(folder), begun.study, self.objectives, pruner_of(sweep, len(self.folds)))
 
 
-def run_trials(plan: Plan, folder: SweepFolder, begun: Begun, console: Console, interrupt: Interrupt) -> int:
+def run_trials(
+    plan: Plan,
+    folder: SweepFolder,
+    begun: Begun,
+    console: Console,
+    interrupt: Interrupt,
+    *,
+    parent: RunOfJournal | None = None,
+) -> int:
     """Run trials until all processes of the sweep together have enough; exit status 1 where too many failed.
 
-    Raises Stopped when asked to stop, with the trials saved.
+    Raises Stopped when asked to stop, with the trials saved. ``parent``: the run of which that of the sweep is a part.
     """
     settings = plan.settings
     launch = settings.launch
@@ -70,7 +79,9 @@ def run_trials(plan: Plan, folder: SweepFolder, begun: Begun, console: Console, 
     try:
         with storage_errors(plan.address(folder)):
             study = plan.study(folder, begun)
-            run = begin_run(settings, folder, {"sweep": settings.sweep.model_dump(), "trials": list(plan.shared)})
+            run = begin_run(
+                settings, folder, {"sweep": settings.sweep.model_dump(), "trials": list(plan.shared)}, parent
+            )
             trials = Trials(
                 study,
                 plan.space,
@@ -133,7 +144,7 @@ def command_of(
     command += [] if main == conf_dir().resolve() else ["--config-path", str(main)]
     for folder in others:
         command += ["--config-dir", str(folder)]
-    command += plan.shared
+    command += [*plan.shared, *plan.extra]
     command += [override_of(plan.space.named(name), value) for name, value in values.items()]
     command += [f"output={output}", "resume=auto", "resume.allow=[trainer.threads]", "launch=none"]
     trainer = plan.settings.trainer

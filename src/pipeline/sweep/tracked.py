@@ -15,13 +15,15 @@ from pipeline.training.tracked import open_tracker
 SWEEP = "sweep"  # key of its run
 
 
-def begin_run(settings: TrainConfig, folder: SweepFolder, params: Mapping[str, Any]) -> RunOfJournal | None:
+def begin_run(
+    settings: TrainConfig, folder: SweepFolder, params: Mapping[str, Any], parent: RunOfJournal | None = None
+) -> RunOfJournal | None:
     """Begin the run of a sweep, or go on with it, for any of its processes; None when tracking is off."""
     with folder.one_at_a_time("tracking"):
         tracker = open_tracker(settings, folder.path)
         if tracker is None:
             return None
-        _start(tracker, folder.path, params)
+        _start(tracker, folder.path, params, parent)
         for name in (SWEEP_FILE, CONFIG_FILE):
             tracker.log_artifact(SWEEP, folder.path / name)
         tracker.close(None)
@@ -42,7 +44,7 @@ def end_run(
         tracker = open_tracker(settings, folder.path)
         if tracker is None:
             return
-        _start(tracker, folder.path, {})
+        _start(tracker, folder.path, {}, None)
         for number, values in sorted((scores or {}).items()):
             tracker.log_metrics(SWEEP, values, number)
         if best:
@@ -52,5 +54,5 @@ def end_run(
         tracker.close(status)
 
 
-def _start(tracker: Tracker, output: Path, params: Mapping[str, Any]) -> None:
-    tracker.start_run(SWEEP, output.name, parent=None, tags={"kind": "sweep"}, params=params)
+def _start(tracker: Tracker, output: Path, params: Mapping[str, Any], parent: RunOfJournal | None) -> None:
+    tracker.start_run(SWEEP, output.name, parent=parent, tags={"kind": "sweep"}, params=params)

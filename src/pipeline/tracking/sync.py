@@ -55,8 +55,12 @@ def journals_of(output: Path) -> list[tuple[Path, Path]]:
 
     Its own, then those of its folds, then those of the trials of a sweep with theirs: parents before their parts.
     """
-    folds = sorted(path.parent for path in output.glob(f"*/{TRACKING_FOLDER}/{EVENTS_FILE}"))
-    trials = sorted(path.parent.parent for path in output.glob(f"*/*/{TRACKING_FOLDER}/{EVENTS_FILE}"))
+    folds = sorted(path.parent for path in output.glob(f"fold_*/{TRACKING_FOLDER}/{EVENTS_FILE}"))
+    below = (
+        path.parent.parent for depth in ("*", "*/*") for path in output.glob(f"{depth}/{TRACKING_FOLDER}/{EVENTS_FILE}")
+    )
+    trials = sorted(path for path in below if not path.name.startswith("fold_"))
+    trials = [path for path in trials if path.parent not in trials]  # which finds them itself
     found = [(output, output / TRACKING_FOLDER), *((output, fold) for fold in folds)]
     return found + [journal for trial in trials for journal in journals_of(trial)]
 
