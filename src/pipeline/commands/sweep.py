@@ -82,6 +82,7 @@ def report_of_sweep(folder: Path, console: Console) -> int:
     """Report a sweep as it stands; exit status 1 while trials are missing."""
     from pipeline.sweep.counts import counts_of
     from pipeline.sweep.folder import Begun, SweepFolder
+    from pipeline.sweep.nested import outer_folder, plan_of_fold, report_nested
     from pipeline.sweep.report import report_sweep
     from pipeline.sweep.study import require_optuna
 
