@@ -171,7 +171,7 @@ def test_two_processes_prune_and_end_with_as_many_as_were_asked_for(
     number = sweep.study().best_trial.number
     again = best_tree(["--config-dir", str(sweep.output / "best"), "experiment=best"])
     was = yaml.safe_load((sweep.trial(number) / "experiment.yaml").read_text())
-    left_out = ("output", "cache", "resume", "launch", "tracking")
+    left_out = ("output", "cache", "resume", "launch", "tracking", "plan", "planning")
     assert {k: v for k, v in again.items() if k not in left_out} == {k: v for k, v in was.items() if k not in left_out}
     capsys.readouterr()
     assert main(["report", f"run={sweep.output}"]) == 0
