@@ -19,7 +19,9 @@ from pipeline.config.yaml_files import read_yaml
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
 PRIMARY = sorted(primary_configs())
-OPTIONS = [str(file.relative_to(conf_dir()).with_suffix("")) for file in FILES if file.parent != conf_dir()]
+SPACES = "space"  # no group: files that sweep.space names, see test_spaces.py
+GROUPS = [file for file in FILES if file.parent != conf_dir() and file.parent.name != SPACES]
+OPTIONS = [str(file.relative_to(conf_dir()).with_suffix("")) for file in GROUPS]
 EXPERIMENTS = [option.partition("/")[2] for option in OPTIONS if option.startswith("experiment/")]
 BUILT = ("network", "loss", "optimizer", "schedule", "transforms")
 NEEDED = {
@@ -88,7 +90,7 @@ def test_a_primary_configuration_validates(command: str) -> None:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_composes_and_validates(option: str) -> None:
     group, _, choice = option.rpartition("/")
-    assert composed("train", f"{group}={choice}").tree
+    assert composed("sweep" if group == "sweep" else "train", f"{group}={choice}").tree
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith(BUILT)])

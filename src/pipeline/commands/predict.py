@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.commands.check import make_console
 from pipeline.config.compose import Composed
-from pipeline.config.schema import PredictConfig, Tracking
+from pipeline.config.schema import PredictConfig
+from pipeline.config.schema_tracking import Tracking
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``python -m pipeline report``: the results of a run, or how far its folds are."""
+"""``python -m pipeline report``: the results of a run or a sweep, or how far its folds are."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def run(composed: Composed) -> int:
 
 
 def _run(composed: Composed, interrupt: Interrupt) -> int:
+    from pipeline.commands.sweep import report_of_sweep
     from pipeline.json_file import read_json
+    from pipeline.sweep.folder import SWEEP_FILE
     from pipeline.training.job_table import folds_in, tell_how_far
     from pipeline.training.jobs import Launched
     from pipeline.training.results import tell_results
@@ -41,6 +43,8 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
     folder = Path(settings.run).expanduser().absolute()
     if not folder.is_dir():
         folder = recorded_folder(settings.run, settings.tracking)
+    if (folder / SWEEP_FILE).is_file():
+        return report_of_sweep(folder, console)
     launched = Launched.read(folder)
     if launched is None or launched.summarised(folder):
         if finished(folder):

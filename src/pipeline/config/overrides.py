@@ -21,6 +21,7 @@ NAMED_BY_USER = (
     "modalities",
     "class_weights",
     "case_weights",
+    "space",
 )
 
 

@@ -18,6 +18,8 @@ from pipeline.config.schema_evaluation import Evaluation, Inference
 from pipeline.config.schema_launch import FoldConfig, Launch
 from pipeline.config.schema_measured import Check, Drift, Fingerprint
 from pipeline.config.schema_planning import PlanBudget, Planning
+from pipeline.config.schema_sweep import Sweep
+from pipeline.config.schema_tracking import Tracking
 from pipeline.config.schema_types import (
     Beta,
     ClassWeights,
@@ -136,17 +138,6 @@ class Folds(Section):
     file: str | None
 
 
-class Tracking(Section):
-    """The MLflow store."""
-
-    enabled: bool
-    uri: str | None
-    experiment: str | None
-    artifacts: str | None
-    checkpoints: bool
-    flush_timeout: Duration
-
-
 class Derived(Section):
     """Filled from the data before anything is built; configs refer to it as ``${derived.in_channels}``."""
 
@@ -199,6 +190,12 @@ class TrainConfig(Section):
         if value is not None and info.data.get("planning", True) is None:
             raise ValueError("no plan is made here: experiment=auto makes one, plan=NAME uses one")
         return value
+
+
+class SweepConfig(TrainConfig):
+    """``python -m pipeline sweep``"""
+
+    sweep: Sweep
 
 
 class PlanConfig(TrainConfig):
@@ -280,6 +277,7 @@ class SyncConfig(Section):
 
 COMMANDS: dict[str, type[Section]] = {
     "train": TrainConfig,
+    "sweep": SweepConfig,
     "fold": FoldConfig,
     "report": ReportConfig,
     "check": TrainConfig,

@@ -44,7 +44,7 @@ def patient_bootstrap(
     point = statistic(np.ones((1, len(owner))))[0]
     if len(names) < 2:
         return Estimate(point, np.full_like(point, np.nan), np.full_like(point, np.nan), point[None][:0])
-    draws = np.concatenate([statistic(weights) for weights in _case_weights(owner, len(names), resamples, seed)])
+    draws = np.concatenate([statistic(weights) for weights in case_weights(owner, len(names), resamples, seed)])
     tail = (1.0 - level) / 2.0
     low, high = _quantiles(draws.reshape(resamples, -1), [tail, 1.0 - tail])
     return Estimate(point, low.reshape(point.shape), high.reshape(point.shape), draws)
@@ -80,9 +80,15 @@ def divide(numerator: FloatArray, denominator: FloatArray, zero: float = float("
     return np.divide(numerator, denominator, out=np.full_like(numerator, zero), where=denominator != 0)
 
 
-def _case_weights(owner: NDArray[np.intp], n_patients: int, resamples: int, seed: int) -> Iterator[FloatArray]:
+def case_weights(
+    owner: NDArray[np.intp], n_patients: int, resamples: int, seed: int, *, at_once: int | None = None
+) -> Iterator[FloatArray]:
+    """How often each case is drawn, (r, n) a chunk of resamples: whole patients with replacement.
+
+    ``owner``: index of each case's patient. The draws do not depend on ``at_once``, the most resamples of a chunk.
+    """
     rng = np.random.default_rng(seed)
-    step = max(1, WEIGHTS_AT_ONCE // len(owner))
+    step = max(1, min(WEIGHTS_AT_ONCE // len(owner), at_once or resamples))
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = rng.integers(n_patients, size=(rows, n_patients)) + n_patients * np.arange(rows)[:, None]

@@ -28,7 +28,9 @@ def find_run_folder(run_id: str, uri: str) -> Path:
         store = MlflowStore(uri)
         run = store.run(run_id)
         if run is not None and PARENT_TAG in run.data.tags:
-            run = store.run(run.data.tags[PARENT_TAG]) or run
+            parent = store.run(run.data.tags[PARENT_TAG])
+            if parent is not None and parent.data.tags.get(OUTPUT_TAG) == run.data.tags.get(OUTPUT_TAG):
+                run = parent  # a fold; the parent of a trial has a folder of its own
         if run is None or RUN_KEY_TAG not in run.data.tags:
             raise UserError(
                 f"no run {run_id!r} of this program in the MLflow store {mask(uri)}",

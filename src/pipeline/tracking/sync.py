@@ -40,7 +40,7 @@ def sync(output: Path, uri: str | None = None, progress: Callable[[int, int], No
     output = output.resolve()
     if not (output / TRACKING_FOLDER / EVENTS_FILE).is_file():
         raise UserError(f"{output} is not a run folder: it has no tracking/events.jsonl", "Give the folder of a run.")
-    reports = [_sync(output, folder, uri, progress) for folder in journals_of(output)]
+    reports = [_sync(run, folder, uri, progress) for run, folder in journals_of(output)]
     return SyncReport(
         reports[0].uri,
         sum(report.events for report in reports),
@@ -50,10 +50,19 @@ def sync(output: Path, uri: str | None = None, progress: Callable[[int, int], No
     )
 
 
-def journals_of(output: Path) -> list[Path]:
-    """The folders of the journals of a run: its own, then those of its parts."""
-    parts = sorted(path.parent for path in output.glob(f"*/{TRACKING_FOLDER}/{EVENTS_FILE}"))
-    return [output / TRACKING_FOLDER, *parts]
+def journals_of(output: Path) -> list[tuple[Path, Path]]:
+    """The folders of the journals of a run, each with the run folder that it belongs to.
+
+    Its own, then those of its folds, then those of the trials of a sweep with theirs: parents before their parts.
+    """
+    folds = sorted(path.parent for path in output.glob(f"fold_*/{TRACKING_FOLDER}/{EVENTS_FILE}"))
+    below = (
+        path.parent.parent for depth in ("*", "*/*") for path in output.glob(f"{depth}/{TRACKING_FOLDER}/{EVENTS_FILE}")
+    )
+    trials = sorted(path for path in below if not path.name.startswith("fold_"))
+    trials = [path for path in trials if path.parent not in trials]  # which finds them itself
+    found = [(output, output / TRACKING_FOLDER), *((output, fold) for fold in folds)]
+    return found + [journal for trial in trials for journal in journals_of(trial)]
 
 
 def _sync(output: Path, folder: Path, uri: str | None, progress: Callable[[int, int], None] | None) -> SyncReport:

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.config.plans import PLAN_FILE
 from pipeline.config.recorded import EXPERIMENT_FILE
+from pipeline.config.schema import TrainConfig
 from pipeline.data.fingerprint import FINGERPRINT_FILE, Fingerprint
 from pipeline.evaluation.cases import CASES_FILE, read_cases, write_cases
 from pipeline.evaluation.postprocessing import in_words
@@ -29,7 +30,7 @@ from pipeline.training.manifest import MANIFEST_FILE
 from pipeline.training.pictures import draw_classification, draw_curves, draw_segmentation
 from pipeline.training.results import metric_name, summarised
 from pipeline.training.run_folder import SUMMARY_FILE
-from pipeline.training.tracked import PARENT, fold_key, fold_run_ids
+from pipeline.training.tracked import PARENT, fold_key, fold_run_ids, parent_of_run
 
 RAW_CASES_FILE = "cases_raw.csv"  # cases.csv before postprocessing
 RECORDED = (
@@ -46,9 +47,11 @@ RECORDED = (
 )
 
 
-def start_parent(tracker: Tracker, output: Path, tags: Mapping[str, str], params: Mapping[str, Any]) -> None:
+def start_parent(
+    tracker: Tracker, settings: TrainConfig, output: Path, tags: Mapping[str, str], params: Mapping[str, Any]
+) -> None:
     """Begin the MLflow run of a cross-validation, or go on with it, and record what its folder holds so far."""
-    tracker.start_run(PARENT, output.name, parent=None, tags=tags, params=params)
+    tracker.start_run(PARENT, output.name, parent=parent_of_run(settings), tags=tags, params=params)
     for name in RECORDED:
         if (output / name).exists():
             tracker.log_artifact(PARENT, output / name)
@@ -112,6 +115,7 @@ class Pooled:
             "n_validation": len(fold.validation),
             "epochs": fitted.epochs,
             "steps": fitted.steps,
+            "parameters": fitted.parameters,
             "seconds": round(fitted.seconds, 1),
             "best_validation_metric": fitted.best_metric,
             "best_epoch": fitted.best_epoch,

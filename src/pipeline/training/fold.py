@@ -73,6 +73,7 @@ class FittedFold:
     seconds: float
     fallbacks: int = 0  # patches that were to be centred on a class that their case does not have
     skipped: int = 0  # steps that were left out because the loss was not finite
+    parameters: int = 0  # weights that are trained
     weights: Mapping[str, str] = field(default_factory=dict)  # sha256 of those of the network, by checkpoint
 
     def write(self, folder: Path) -> None:
@@ -169,6 +170,7 @@ def fit_fold(
         seconds=round(pace.elapsed, 1),
         fallbacks=sums.fallbacks,
         skipped=sums.skipped,
+        parameters=sum(weight.numel() for weight in task.network.parameters() if weight.requires_grad),
         weights=weights_digests(folder / "checkpoints") if trainer.is_global_zero else {},
     )
     if trainer.is_global_zero:

@@ -79,7 +79,7 @@ def train_by_jobs(opened: Opened, *, resumed: bool) -> int:
         if tracker is not None:
             found = found_here(settings) | {"data_hash": opened.checked.data_hash}
             params = {key: value for key, value in experiment.resolved().items() if key != "engine"}
-            start_parent(tracker, output, tags_of(found, settings.task), params)
+            start_parent(tracker, settings, output, tags_of(found, settings.task), params)
             tracker.close(None)
         jobs = FoldJobs(output, folds, threads=engine.cores, trusted=opened.trusted)
         launch = settings.launch

@@ -33,7 +33,7 @@ def new_folder(given: Path | None, name: str) -> Path:
     if rank() > 0:
         return _shared(given)
     if given is None:
-        return _own(_free_folder(Path("outputs", name).absolute()))
+        return _own(free_folder(Path("outputs", name).absolute()))
     folder = given
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: the output folder is a file", "choose another with output=FOLDER")
@@ -116,7 +116,8 @@ def _shared(given: Path | None) -> Path:
     return given
 
 
-def _free_folder(base: Path) -> Path:
+def free_folder(base: Path) -> Path:
+    """A new folder in ``base``, named by the time."""
     moment = datetime.datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
     for number in range(1, MOST_NAMES):
         folder = base / (moment if number == 1 else f"{moment}_{number}")

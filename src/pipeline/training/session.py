@@ -59,7 +59,7 @@ def _cross_validate(experiment: Experiment, tags: dict[str, str]) -> dict[str, A
     status: Status = "FAILED"
     try:
         if parent is not None:
-            start_parent(parent, output, tags, experiment.resolved())
+            start_parent(parent, settings, output, tags, experiment.resolved())
         for fold in experiment.run_folds:
             tracker = open_tracker(settings, output, fold.index)  # of a finished fold: it may have something to send
             trackers += [] if tracker is None else [tracker]

@@ -31,7 +31,7 @@ def sum_up(experiment: Experiment, folds: Sequence[int]) -> dict[str, Any]:
             status: Status = "FAILED"
             try:
                 if tracker is not None:
-                    start_parent(tracker, output, {}, {"engine": experiment.resolved()["engine"]})
+                    start_parent(tracker, experiment.settings, output, {}, {"engine": experiment.resolved()["engine"]})
                 Pooled(experiment, folds, tracker).summarise()
                 status = "FINISHED"
             finally:
@@ -45,7 +45,7 @@ def end_parent(opened: Opened, status: Status) -> None:
     """End the MLflow run of a cross-validation that does not come to its end."""
     tracker = open_tracker(opened.settings, opened.output)
     if tracker is not None:
-        start_parent(tracker, opened.output, {}, {})
+        start_parent(tracker, opened.settings, opened.output, {}, {})
         tracker.close(status)
 
 

@@ -38,6 +38,14 @@ def open_tracker(settings: TrainConfig, output: Path, fold: int | None = None) -
     )
 
 
+def parent_of_run(settings: TrainConfig) -> RunOfJournal | None:
+    """The run of which that of a cross-validation is a part, such as that of a sweep."""
+    if settings.tracking.parent is None:
+        return None
+    identity, _, key = settings.tracking.parent.partition("/")
+    return RunOfJournal(identity, key)
+
+
 def parent_of_folds(output: Path) -> RunOfJournal:
     """The run of which the folds in ``output`` are parts; its journal has begun before theirs."""
     identity = identity_of(output / TRACKING_FOLDER)
