@@ -410,3 +410,23 @@ def test_open_page_command() -> None:
     words = shlex.split(open_page_command("sqlite:////a b/mlflow.db"))
     assert words[1:] == ["-m", "mlflow", "ui", "--backend-store-uri", "sqlite:////a b/mlflow.db"]
     assert open_page_command("http://me:pw@host:5000/x").endswith(" -m webbrowser http://host:5000/x")
+
+
+def test_a_part_waits_for_the_run_it_belongs_to(tmp_path: Path, uri: str, client: Any) -> None:
+    options = {"uri": uri, "experiment": "parts", "flush_timeout_s": 60}
+    with (
+        Tracker(tmp_path, **options) as whole,
+        Tracker(tmp_path, **options, part=tmp_path / "fold_0") as part,
+    ):
+        part.start_run("fold_0", "fold 0", parent=whole.run("parent"), tags={}, params={})
+        part.log_metrics("fold_0", {"loss": 1.0}, 0)
+        assert not part.flush(2)
+        assert not part.run_ids()
+        whole.start_run("parent", "whole", parent=None, tags={}, params={})
+        assert part.flush()
+        assert client.get_run(part.run_ids()["fold_0"]).data.tags["mlflow.parentRunId"] == whole.run_ids()["parent"]
+    (tmp_path / "tracking" / "sent.json").unlink()
+    (tmp_path / "fold_0" / "tracking" / "sent.json").unlink()
+    again = sync(tmp_path, uri)
+    assert again.run_ids == {**whole.run_ids(), **part.run_ids()}
+    assert points(client, again.run_ids["fold_0"], "loss") == [(0, 1.0)]

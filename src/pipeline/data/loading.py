@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from monai.data import get_track_meta, set_track_meta
 from monai.transforms import Randomizable
@@ -41,10 +42,21 @@ class InHand:
             row[1:] = -1
             row[1 : 1 + len(cases)] = torch.tensor(cases)[: len(row) - 1]
 
+    def gone(self) -> list[int]:
+        """Called in the process that trains: ids of the workers that have ended."""
+        return [pid for row in self._rows if (pid := int(row[0])) > 0 and not _runs(pid)]
+
     def of(self, pids: Sequence[int], names: Sequence[str]) -> list[str]:
         """Called in the process that trains: the cases of the workers with these ids."""
         rows = [row[1:].tolist() for row in self._rows if int(row[0]) in pids]
         return list(dict.fromkeys(names[index] for row in rows for index in row if 0 <= index < len(names)))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
 
 
 class TrainingPatches(Dataset[Batch]):

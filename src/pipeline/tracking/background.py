@@ -24,6 +24,7 @@ SHARE_OF_TIME = 0.1  # at most, of a slow store's time that one run asks for
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 PAUSE_AT_END_S = 1.0
+PARENT_PAUSE_S = 0.5  # between looks for the run of another journal of which this one's is a part
 
 
 def pause_s(failures: int, draw: float) -> float:
@@ -57,6 +58,7 @@ class Background(threading.Thread):
         self._urgent = False
         self._deadline: float | None = None
         self._failures = 0
+        self._behind = False  # what this journal's runs belong to is not in the store yet
         self._gather_s = GATHER_S
         self._draws = random.Random(f"{platform.node()} {output}")
         self._sender: Sender | None = None
@@ -104,11 +106,13 @@ class Background(threading.Thread):
                         self._sender = Sender(self._output, self._journal, self._sent, store)
                         began = time.monotonic()  # imports and a new sqlite file say nothing of the store's pace
                     self._sender.send(self._go_on)
-                except ParentNotSent as error:
-                    self._failed(error, quietly=True)
+                except ParentNotSent:
+                    self._succeeded()
+                    self._behind = True
                 except Exception as error:
                     self._failed(error)
                 else:
+                    self._behind = False
                     self._gather_s = gather_s(time.monotonic() - began)
                     self._succeeded()
                     if last:
@@ -126,6 +130,8 @@ class Background(threading.Thread):
                 if self._deadline is not None and self._failures > 1:
                     time_left = self._deadline - time.monotonic()
                     self._changed.wait(max(0.0, min(PAUSE_AT_END_S, time_left)))
+            elif self._behind:
+                self._changed.wait(PARENT_PAUSE_S)
             else:
                 self._changed.wait_for(lambda: self._new)
                 if not (self._urgent or self._deadline is not None):
@@ -135,8 +141,8 @@ class Background(threading.Thread):
     def _go_on(self) -> bool:
         return self._deadline is None or time.monotonic() < self._deadline
 
-    def _failed(self, error: Exception, *, quietly: bool = False) -> None:
-        if self._failures == 0 and not quietly:
+    def _failed(self, error: Exception) -> None:
+        if self._failures == 0:
             log.warning(
                 "MLflow at %s cannot be used now (%s).\n"
                 "    Training goes on; everything is kept in %s and sent when it is back.%s",

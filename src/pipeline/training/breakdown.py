@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline.data.loading import InHand
 from pipeline.errors import UserError, is_out_of_memory, one_line
 
 _PIDS = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+ENDING_S = 1.0
 _WORKER = re.compile(r"Caught (\w+) in DataLoader worker process")
 SMALLER = (
     "sampling.batch_size or sampling.patch_size smaller, or trainer.precision=bf16",
@@ -57,16 +59,15 @@ def explained(title: str, note: NoteBatch, in_hand: InHand | None) -> Iterator[N
         yield
     except UserError:
         raise
+    except (EOFError, OSError) as error:  # also what a worker that ends while it hands over a batch leaves behind
+        lost = [] if in_hand is None else _gone(in_hand)
+        if not lost:
+            raise
+        raise _lost_worker(title, lost, note, in_hand) from error
     except (RuntimeError, MemoryError) as error:
         text = str(error)
         if pids := _PIDS.search(text):
-            lost = [int(pid) for pid in pids[1].split(",")]
-            cases = [] if in_hand is None else in_hand.of(lost, note.cases)
-            raise UserError(
-                f"{title}: a data-loading worker ended unexpectedly{_at(cases)}",
-                "most often the system ended it because memory ran out: trainer.workers=0 or fewer need less",
-                "go on where it stopped: python -m pipeline train resume=RUN_FOLDER",
-            ) from error
+            raise _lost_worker(title, [int(pid) for pid in pids[1].split(",")], note, in_hand) from error
         if caught := _WORKER.search(text):
             last = text.strip().splitlines()[-1]
             raise UserError(f"{title}: a data-loading worker failed: {last}", f"it raised {caught[1]}") from error
@@ -75,6 +76,23 @@ def explained(title: str, note: NoteBatch, in_hand: InHand | None) -> Iterator[N
                 f"{title}: out of memory in {note.place}{_at(note.in_hand())}: {one_line(text)}", *SMALLER
             ) from error
         raise
+
+
+def _gone(in_hand: InHand) -> list[int]:
+    """The workers that have ended, waited for as long as the end of a process takes."""
+    deadline = time.monotonic() + ENDING_S
+    while not (found := in_hand.gone()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def _lost_worker(title: str, pids: Sequence[int], note: NoteBatch, in_hand: InHand | None) -> UserError:
+    cases = [] if in_hand is None else in_hand.of(pids, note.cases)
+    return UserError(
+        f"{title}: a data-loading worker ended unexpectedly{_at(cases)}",
+        "most often the system ended it because memory ran out: trainer.workers=0 or fewer need less",
+        "go on where it stopped: python -m pipeline train resume=RUN_FOLDER",
+    )
 
 
 def _at(cases: Sequence[str]) -> str:
