@@ -66,11 +66,11 @@ def train_by_jobs(opened: Opened, *, resumed: bool) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     settings, output, console = opened.settings, opened.output, opened.console
     torch.set_num_threads(threads_of(settings))
-    prepared = prepare(opened, first=Before.read(output) if resumed else None)
-    experiment = prepared.experiment
-    folds = [fold.index for fold in experiment.run_folds]
-    engine = engine_of(settings.launch, len(folds), opened.trusted)
+    folds = [fold.index for fold in folds_to_run(settings, opened.folds())]
+    engine = engine_of(settings.launch, len(folds), opened.trusted)  # what it lacks is told before anything is prepared
     try:
+        prepared = prepare(opened, first=Before.read(output) if resumed else None)
+        experiment = prepared.experiment
         prepared.record()
         Launched(tuple(folds), engine.cores).write(output)
         record(output / JOBS_FOLDER / EXPERIMENT_FILE, opened.tree)
