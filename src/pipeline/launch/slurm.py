@@ -141,10 +141,9 @@ class SlurmJob:
         if self._over:
             return "ended"
         word = self._queue.state(self.id, self._submitted)
-        if word in WAITING:
-            return "waiting"
         if word is not None and word not in ENDED:
-            return "running"
+            self._seen_ended = None
+            return "waiting" if word in WAITING else "running"
         now = time.monotonic()
         self._seen_ended = self._seen_ended or now
         complete = all(file.exists() for file in self._files)

@@ -61,14 +61,12 @@ class SlurmTask:
         while not process.wait(0.5):
             pass
         status = LOST if process.status is None else process.status
-        partial = left.with_suffix(".partial")
-        partial.write_text(f"{status}\n", encoding="ascii")
-        partial.replace(left)
+        _leave(left, status)
         if not received:
             sys.exit(status)
         # Tasks that were asked end with 0: srun would take another status for a fault, and kill the tasks still saving.
         if status in ANSWERS and here.global_rank == 0 and not self._others_failed(here):
-            self._requeue()
+            self._requeue(left, status)
 
     def _others_failed(self, here: JobEnvironment | Any) -> bool:
         """Whether another task failed: then srun asked this one, to end it."""
@@ -80,7 +78,7 @@ class SlurmTask:
         log = Path(self.log)
         return log if rank == 0 else log.with_name(f"{log.stem}.rank{rank}{log.suffix}")
 
-    def _requeue(self) -> None:
+    def _requeue(self, left: Path, status: int) -> None:
         job = os.environ["SLURM_JOB_ID"]
         runs = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         state = _output("squeue", "--noheader", f"--jobs={job}", "--format=%T")
@@ -89,12 +87,20 @@ class SlurmTask:
         elif runs >= self.requeues:
             print(f"not requeued: {runs} times before, launch.engine.requeues={self.requeues}")
         else:
-            _output("scontrol", "requeue", job)
+            left.unlink()  # who looks while the job is between its runs is not to take it for ended
+            if _output("scontrol", "requeue", job) is None:
+                _leave(left, status)
 
 
 def status_file(folder: Path, job: str, rank: int) -> Path:
     """Where a task leaves the exit status of its command."""
     return folder / f"{job}_{rank}.status"
+
+
+def _leave(file: Path, status: int) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(f"{status}\n", encoding="ascii")
+    partial.replace(file)
 
 
 def read_status(file: Path) -> int | None:
@@ -124,8 +130,10 @@ def command_environment(here: JobEnvironment | Any) -> dict[str, str]:
     }
 
 
-def _output(*command: str) -> str:
+def _output(*command: str) -> str | None:
+    """What a command prints, None where it failed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"{' '.join(command)}: {done.stderr.strip()}", file=sys.stderr)
+        return None
     return done.stdout.strip()
