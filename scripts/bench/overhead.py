@@ -1,12 +1,13 @@
 """What saving and recording cost a training: resume points and MLflow on against both off, and through an outage.
 
-    python scripts/bench/overhead.py --root Task04_Hippocampus [--rounds 5] [--steps 400] [--outage 20]
+    python scripts/bench/overhead.py --root Task04_Hippocampus [--rounds 5] [--steps 400] [--outage 20] [--threads N]
 
 The shipped experiment hippocampus_unet with all its defaults, but for a number of steps instead of a time, 50 batches
 an epoch and one validation at the end. Sides, in turn: neither resume points nor tracking; the defaults (an sqlite
 store); a `mlflow server`; the same server stopped for `--outage` seconds in the middle. Prints seconds of training from
-the clock in metrics.csv, from the end of the first epoch on, median (range), and the ratio to the first side within
-each round.
+the clock in metrics.csv, from the end of the first epoch on, and seconds of the whole command, with prediction and the
+sending of all that was recorded: median (range), and the ratio to the first side within each round. The server runs
+here too, and starting one takes seconds of a processor: --threads 1 leaves it one of two.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import urllib.request
 from pathlib import Path
 
 EPOCH = 50  # batches
+SIDES = ("neither", "defaults", "server", "server, away for a while")
 
 
 class Server:
@@ -68,22 +70,25 @@ class Server:
             self.process = None
 
 
-def train(options: argparse.Namespace, folder: Path, *overrides: str) -> float:
-    """Seconds from the end of the first epoch to that of the last but one; the last holds a validation."""
+def train(options: argparse.Namespace, folder: Path, *overrides: str) -> tuple[float, float]:
+    """Seconds of training, and of the command: the first epoch, and the last with its validation, are not counted."""
     output = folder / "run"
     command = [sys.executable, "-m", "pipeline", "experiment=hippocampus_unet", f"data.root={options.root}"]
     command += ["folds.run=[0]", "schedule.budget=null", f"schedule.epochs={options.steps // EPOCH}"]
     command += [f"sampling.batches_per_epoch={EPOCH}", "trainer.validate_every=1000", "trainer.validate_cases=1"]
+    command += [f"trainer.threads={options.threads}"] if options.threads else []
     command += ["evaluation.figures=false", f"output={output}", *overrides]
+    start = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    whole = time.perf_counter() - start
     if done.returncode:
         sys.exit(done.stdout)
     with (output / "fold_0" / "metrics.csv").open(encoding="utf-8") as file:
         ends = [float(row["seconds"]) for row in csv.DictReader(file)]
-    return ends[-2] - ends[0]
+    return ends[-2] - ends[0], whole
 
 
-def side(name: str, options: argparse.Namespace) -> float:
+def side(name: str, options: argparse.Namespace) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if name == "neither":
@@ -118,17 +123,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--outage", type=float, default=20.0, help="s")
+    parser.add_argument("--threads", type=int, help="of the training; default: all")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     options = parser.parse_args()
     options.root = options.root.resolve()
-    found: dict[str, list[float]] = {name: [] for name in ("neither", "defaults", "server", "server, away for a while")}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in options.sides}
     for _ in range(options.rounds):
         for name, values in found.items():
             values.append(side(name, options))
-    print("| | s, median (range) | ratio |\n|---|---|---|")
+            print("{}: training {:.1f} s, whole command {:.1f} s".format(name, *values[-1]), file=sys.stderr)
+    print("| | training, s | ratio | whole command, s | ratio |\n|---|---|---|---|---|")
     for name, values in found.items():
-        ratios = [value / base for value, base in zip(values, found["neither"], strict=True)]
-        shown = f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
-        print(f"| {name} | {shown} | {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) |")
+        cells = []
+        for which in (0, 1):
+            seconds = [value[which] for value in values]
+            bases = [value[which] for value in found[options.sides[0]]]
+            cells.append(spread(seconds, 1))
+            cells.append(spread([one / other for one, other in zip(seconds, bases, strict=True)], 3))
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median (range)."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 if __name__ == "__main__":
