@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -29,15 +28,14 @@ def sweep(options: argparse.Namespace, folder: Path, workers: int) -> float:
     command = [sys.executable, "-m", "pipeline", "sweep", "experiment=lung_unet", "folds.run=[0]", "trainer.threads=1"]
     command += [f"schedule.epochs={options.epochs}", SPACE, "sweep.sampler=random", f"sweep.trials={options.trials}"]
     command += [f"output={output}", f"cache={options.cache}", f"tracking.uri=sqlite:///{folder / 'mlflow.db'}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     start = time.perf_counter()
-    log = (folder / "log.txt").open("ab")
-    processes = []
-    for _ in range(workers):
-        processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
-        while not (output / "sweep.json").exists() and processes[0].poll() is None:
-            time.sleep(0.05)
-    codes = [process.wait() for process in processes]
+    with (folder / "log.txt").open("ab") as log:
+        processes = []
+        for _ in range(workers):
+            processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
+            while not (output / "sweep.json").exists() and processes[0].poll() is None:
+                time.sleep(0.05)
+        codes = [process.wait() for process in processes]
     seconds = time.perf_counter() - start
     ended = len(list(output.glob("trials/*/summary.json")))
     if any(codes) or ended != options.trials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,13 +39,19 @@ class InHand:
         info = get_worker_info()
         if info is not None:
             row = self._rows[info.id]
-            row[0] = os.getpid()
+            if int(row[0]) != os.getpid():
+                row[0] = os.getpid()
+                atexit.register(row.fill_, -1)  # at the end of an epoch it has nothing in hand, and is not missed
             row[1:] = -1
             row[1 : 1 + len(cases)] = torch.tensor(cases)[: len(row) - 1]
 
     def gone(self) -> list[int]:
-        """Called in the process that trains: ids of the workers that have ended."""
-        return [pid for row in self._rows if (pid := int(row[0])) > 0 and not _runs(pid)]
+        """Called in the process that trains: ids of the workers that were ended with something in hand."""
+        return [pid for pid in self.workers() if not _runs(pid)]
+
+    def workers(self) -> list[int]:
+        """Called in the process that trains: ids of the workers that have something in hand."""
+        return [pid for row in self._rows if (pid := int(row[0])) > 0]
 
     def of(self, pids: Sequence[int], names: Sequence[str]) -> list[str]:
         """Called in the process that trains: the cases of the workers with these ids."""

@@ -15,8 +15,8 @@ from pipeline.data.loading import InHand
 from pipeline.errors import UserError, is_out_of_memory, one_line
 
 _PIDS = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
-ENDING_S = 1.0
 _WORKER = re.compile(r"Caught (\w+) in DataLoader worker process")
+ENDING_S = 1.0  # in which a killed process is gone
 SMALLER = (
     "sampling.batch_size or sampling.patch_size smaller, or trainer.precision=bf16",
     "engine.oom=shrink computes a batch in parts where it does not fit",
@@ -66,8 +66,8 @@ def explained(title: str, note: NoteBatch, in_hand: InHand | None) -> Iterator[N
         raise _lost_worker(title, lost, note, in_hand) from error
     except (RuntimeError, MemoryError) as error:
         text = str(error)
-        if pids := _PIDS.search(text):
-            raise _lost_worker(title, [int(pid) for pid in pids[1].split(",")], note, in_hand) from error
+        if pids := _named(error):
+            raise _lost_worker(title, pids, note, in_hand) from error
         if caught := _WORKER.search(text):
             last = text.strip().splitlines()[-1]
             raise UserError(f"{title}: a data-loading worker failed: {last}", f"it raised {caught[1]}") from error
@@ -79,11 +79,20 @@ def explained(title: str, note: NoteBatch, in_hand: InHand | None) -> Iterator[N
 
 
 def _gone(in_hand: InHand) -> list[int]:
-    """The workers that have ended, waited for as long as the end of a process takes."""
+    """The workers that were ended. What broke shows before the process is seen to be gone: it is waited for."""
     deadline = time.monotonic() + ENDING_S
-    while not (found := in_hand.gone()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    try:
+        while not (found := in_hand.gone()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    except RuntimeError as error:  # PyTorch raises it wherever this process is when it hears of the end
+        return _named(error)
     return found
+
+
+def _named(error: Exception) -> list[int]:
+    """Ids of the workers whose end PyTorch tells of."""
+    pids = _PIDS.search(str(error))
+    return [] if pids is None else [int(pid) for pid in pids[1].split(",")]
 
 
 def _lost_worker(title: str, pids: Sequence[int], note: NoteBatch, in_hand: InHand | None) -> UserError:
