@@ -12,8 +12,8 @@ import torch
 from monai.transforms import Compose
 
 from pipeline.data.case import ArraySource, Case, Labels
-from pipeline.data.loading import TrainingPatches
-from pipeline.data.order import Draw
+from pipeline.data.loading import Batch, TrainingPatches, training_loader
+from pipeline.data.order import CaseOrder, Draw, EpochBatches
 from pipeline.data.patches import PatchSampling, cut
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.data.store import Store, StoreSettings, identity
@@ -304,3 +304,27 @@ def test_a_batch_is_its_samples(tmp_path: Path) -> None:
             assert all(torch.equal(one[key], batch[key][place]) for key in ("image", "label"))
     classes = TrainingPatches(cases, store, sampling, [], targets=[2, 0, 1], seed=3).__getitems__(draws)
     assert classes["target"].tolist() == [[2], [0], [1], [2], [0]] and "label" not in classes
+
+
+def test_worker_processes_live_from_epoch_to_epoch(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "data", 3)
+    store = store_of(tmp_path / "store", cases)
+    store.prepare(cases)
+    batches = EpochBatches(CaseOrder(((0, 1, 2),), seed=5), batches=3, batch_size=2)
+
+    def loaded(workers: int) -> tuple[list[Batch], list[list[int]]]:
+        patches = TrainingPatches(cases, store, PatchSampling("foreground", (8, 6, 16), 0.5), [], targets=None, seed=3)
+        loader = training_loader(patches, batches, workers=workers)
+        found: list[Batch] = []
+        pids = []
+        for epoch in range(3):
+            batches.set_epoch(epoch)
+            found += loader
+            pids.append(patches.in_hand.workers() if patches.in_hand is not None else [])
+        return found, pids
+
+    (alone, _), (together, pids) = loaded(0), loaded(2)
+    assert len(set(pids[0])) == 2 and pids[0] == pids[1] == pids[2]
+    assert len(alone) == len(together) == 9
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in ("image", "label", "case"))

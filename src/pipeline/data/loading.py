@@ -41,7 +41,7 @@ class InHand:
             row = self._rows[info.id]
             if int(row[0]) != os.getpid():
                 row[0] = os.getpid()
-                atexit.register(row.fill_, -1)  # at the end of an epoch it has nothing in hand, and is not missed
+                atexit.register(row.fill_, -1)  # one that ends by itself has nothing in hand, and is not missed
             row[1:] = -1
             row[1 : 1 + len(cases)] = torch.tensor(cases)[: len(row) - 1]
 
@@ -226,7 +226,7 @@ def training_loader(patches: TrainingPatches, batches: EpochBatches, *, workers:
         batch_sampler=batches,
         collate_fn=ready,
         num_workers=workers,
-        persistent_workers=False,
+        persistent_workers=workers > 0,  # a new one imports for seconds; a draw names its epoch
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="spawn" if workers else None,
     )
