@@ -6,7 +6,8 @@
 A step is forward, loss (Dice + cross entropy in float32, deep supervision where the network has it), backward, clipping
 and SGD with nnU-Net's values, on the same random batch. Each variant is a process of its own, and they take turns, one
 step each a round, after `--warm-up` steps. `--rival` names a Python whose environment holds nnunetv2: its network,
-loss and step (see nnunet_step.py) then take turns too, in float32 as nnU-Net runs on a CPU and under bf16 autocast.
+loss and step (see nnunet_step.py) then take turns too, in float32 as nnU-Net runs on a CPU and under bf16 autocast; on
+a GPU as it runs there, compiled, in float16.
 Ratios are taken within a round, against nnU-Net or else plain PyTorch. `kept memory`: engine.keep_memory.
 
 `--cpu-time` counts the CPU seconds of each process instead of those of the clock: for a machine that is busy with other
@@ -58,6 +59,7 @@ CUDA = {
     "plain bf16, channels last": (Engine("stock", "channels_last"), True, False),
     "compiled bf16": (Engine(compile=True), True, False),
     "compiled bf16, channels last": (Engine("stock", "channels_last", compile=True), True, False),
+    "compiled bf16 to CUDA graphs, channels last": (Engine("stock", "channels_last", compile="graphs"), True, False),
 }
 
 
@@ -145,7 +147,7 @@ def start(options: argparse.Namespace, names: list[str]) -> dict[str, tuple[Work
         }
         script = str(Path(__file__).with_name("nnunet_step.py"))
         plain = {key: value for key, value in environment.items() if key != "PYTHONPATH"}
-        for kind in ("fp32", "bf16"):
+        for kind in ("fp16",) if torch.cuda.is_available() else ("fp32", "bf16"):
             steps[f"nnU-Net {kind}"] = Worker([options.rival, script, json.dumps(plan)], plain), kind
     for name in names:
         steps[name] = Worker([sys.executable, __file__, *sys.argv[1:], "--worker", name], environment), "step"
@@ -205,9 +207,10 @@ def main() -> None:
         for name, (worker, request) in steps.items():
             times[name].append(worker.step(request))
     patch = "x".join(map(str, options.patch))
-    print(f"{cpu_model()}, {options.threads} threads, torch {torch.__version__}")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_model()
+    print(f"{device}, {options.threads} threads, torch {torch.__version__}")
     print(f"{options.network}, patch {patch}, batch {options.batch}, {'CPU' if options.cpu_time else 'wall'} seconds")
-    bases = ("nnU-Net fp32", "nnU-Net bf16") if options.rival else ("plain fp32", "plain bf16")
+    bases = ("nnU-Net fp32", "nnU-Net bf16", "nnU-Net fp16") if options.rival else ("plain fp32", "plain bf16")
     against = [name for name in bases if name in times]
     print(f"| step | s, median (range) | samples/s | peak, GiB |{''.join(f' times {name} |' for name in against)}")
     print(f"|---|---|---|---|{'---|' * len(against)}")

@@ -16,13 +16,13 @@ import argparse
 import statistics
 import tempfile
 import time
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 import torch
 from rich.console import Console
-from torch.optim.swa_utils import AveragedModel
 
 from pipeline.config.compose import compose
 from pipeline.config.schema import TrainConfig
@@ -32,7 +32,8 @@ from pipeline.data.integrity import check_dataset
 from pipeline.data.loading import TrainingPatches, training_loader
 from pipeline.data.readers import open_dataset
 from pipeline.tracking import Tracker
-from pipeline.training.ema import WarmEMA
+from pipeline.training.augmentation import batch_augmentation, sample_augmentation
+from pipeline.training.ema import update
 from pipeline.training.experiment import Experiment, make_ready
 from pipeline.training.fold_run import FoldRun
 from pipeline.training.rebalancing import patch_sampling
@@ -65,14 +66,18 @@ def experiment(folder: Path, epochs: int) -> Experiment:
 def bare(run: FoldRun, epochs: int) -> list[float]:
     """Seconds of each epoch of a plain loop."""
     ready = run.experiment
-    augmentation = run._build("transforms", "augmentation")
+    transforms = run.config["transforms"]
+    augmentation = sample_augmentation(transforms, ready.trusted)
+    of_batch = batch_augmentation(transforms, ready.trusted)
     sampling = patch_sampling(ready, processes=1)
-    patches = TrainingPatches(run.cases, ready.store, sampling, augmentation, targets=None, seed=0)
+    patches = TrainingPatches(
+        run.cases, ready.store, sampling, augmentation, targets=None, seed=0, batch_augmentation=of_batch
+    )
     batches = run._batches()
     loader = training_loader(patches, batches, workers=0)
     network, loss = run._build("network"), run._build("loss", "function")
     optimizer = run._build("optimizer")(network.parameters())
-    averaged = AveragedModel(network, multi_avg_fn=WarmEMA(0.99)._kwargs["multi_avg_fn"], use_buffers=True)
+    averaged, updates = deepcopy(network), 0
     seconds = []
     for epoch in range(epochs):
         begun = time.perf_counter()
@@ -85,7 +90,8 @@ def bare(run: FoldRun, epochs: int) -> list[float]:
             value.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 12.0)
             optimizer.step()
-            averaged.update_parameters(network)
+            update(averaged, network, updates, 0.99)
+            updates += 1
         seconds.append(time.perf_counter() - begun)
     return seconds[1:-1]
 

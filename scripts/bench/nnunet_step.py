@@ -4,8 +4,9 @@
 
 The network is nnU-Net's (dynamic_network_architectures), so are the loss (Dice + cross entropy under deep supervision),
 the optimizer and its values, and the clipping; the step is that of nnUNetTrainer.train_step on a CPU, where it runs in
-float32, and for `bf16` the same under autocast. Reads `fp32` or `bf16` from standard input, answers with the seconds of
-one step.
+float32, and for `bf16` the same under autocast; on a GPU (`fp16`) its network is compiled and runs under float16
+autocast with a gradient scaler. Reads `fp32`, `bf16` or `fp16` from standard input, answers with the seconds of one
+step.
 """
 
 from __future__ import annotations
@@ -61,9 +62,16 @@ def main() -> None:
         ),
         [weight / sum(weights) for weight in weights],
     )
+    cuda = torch.cuda.is_available()
+    device = "cuda" if cuda else "cpu"
+    network.to(device)
+    scaler = torch.amp.GradScaler("cuda") if cuda else None
+    compiled = torch.compile(network) if cuda else network
+    if cuda:
+        torch.backends.cudnn.benchmark = True
     optimizer = torch.optim.SGD(network.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True)
-    image = torch.randn(plan["batch"], 1, *plan["patch"])
-    truth = torch.randint(0, plan["classes"], (plan["batch"], 1, *plan["patch"])).float()
+    image = torch.randn(plan["batch"], 1, *plan["patch"], device=device)
+    truth = torch.randint(0, plan["classes"], (plan["batch"], 1, *plan["patch"]), device=device).float()
     targets, size = [], list(plan["patch"])
     for stride in plan["strides"][: stages - 1]:
         size = [extent // step for extent, step in zip(size, stride, strict=True)]
@@ -71,15 +79,23 @@ def main() -> None:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     print(f"nnU-Net: {parameters} parameters", file=sys.stderr)
     for line in sys.stdin:
-        bf16 = line.strip() == "bf16"
+        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(line.strip())
         begun = clock()
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
-            outputs = network(image)
+        with torch.autocast(device, kind) if kind is not None else contextlib.nullcontext():
+            outputs = compiled(image)
             value = loss(outputs, targets)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
-        optimizer.step()
+        if scaler is None:
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
+            optimizer.step()
+        else:
+            scaler.scale(value).backward()
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
+            scaler.step(optimizer)
+            scaler.update()
+            torch.cuda.synchronize()
         print(clock() - begun, flush=True)
 
 

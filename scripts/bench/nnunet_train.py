@@ -1,12 +1,14 @@
 """nnU-Net trained for a while, for scripts/bench/accuracy.py; runs in an environment that holds nnunetv2.
 
     PYTHON scripts/bench/nnunet_train.py '{"raw": "Dataset004_Hippocampus", "work": "DIR", "seconds": 900, "fold": 0,
-                                           "configuration": "3d_fullres", "bf16": false, "threads": 2}'
+                                           "configuration": "3d_fullres", "bf16": false, "threads": 2,
+                                           "warm_up": 0, "validate": true}'
 
 Plans and preprocesses as nnU-Net does (once per `work`), then trains with its own trainer: network, loss, optimizer,
 augmentation and loader are its; only the loop ends on the clock, and the polynomial decay follows the clock as well.
 Then validates as nnU-Net does: sliding window, mirroring, on the native grid. `bf16` puts training and prediction under
-autocast, which nnU-Net does on a GPU only. `seconds` 0: plans only. Prints one line of JSON.
+autocast, which nnU-Net does on a GPU only. `warm_up`: steps before the clock starts, in which a GPU's network is
+compiled. `seconds` 0: plans only. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -72,11 +74,15 @@ def train(wanted: dict[str, Any], home: Path, device: Any, trainer_type: Any) ->
 
         steps = 0
         spent = 0.0
+        clock: tuple[float, ...] | list[float] = ()
 
         def run_training(self) -> None:
             self.on_train_start()
             self.network.train()
             next(self.dataloader_train)  # its processes have started
+            for _ in range(wanted.get("warm_up", 0)):
+                self.train_step(next(self.dataloader_train))
+            self.clock = [time.time()]
             begun = time.perf_counter()
             while self.spent < budget:
                 for group in self.optimizer.param_groups:
@@ -85,6 +91,7 @@ def train(wanted: dict[str, Any], home: Path, device: Any, trainer_type: Any) ->
                     self.train_step(next(self.dataloader_train))
                 self.steps += 1
                 self.spent = time.perf_counter() - begun
+            self.clock.append(time.time())
             self.on_train_end()
 
     plans = json.loads((home / "nnUNetPlans.json").read_text())
@@ -93,6 +100,15 @@ def train(wanted: dict[str, Any], home: Path, device: Any, trainer_type: Any) ->
     trainer = OnTheClock(plans, wanted["configuration"], wanted["fold"], dataset, device)
     trainer.disable_checkpointing = True
     trainer.run_training()
+    found = {
+        "training_s": trainer.spent,
+        "clock": trainer.clock,
+        "steps": trainer.steps,
+        "batch": trainer.batch_size,
+        "patch": list(trainer.configuration_manager.patch_size),
+    }
+    if not wanted.get("validate", True):
+        return found
     begun = time.perf_counter()
     with precision():
         trainer.perform_actual_validation(False)
@@ -102,11 +118,8 @@ def train(wanted: dict[str, Any], home: Path, device: Any, trainer_type: Any) ->
     names = {str(tuple(value) if isinstance(value, list) else value): name for name, value in labels}
     ending = dataset["file_ending"]
     return {
-        "training_s": trainer.spent,
+        **found,
         "predicting_s": predicting,
-        "steps": trainer.steps,
-        "batch": trainer.batch_size,
-        "patch": list(trainer.configuration_manager.patch_size),
         "dice": {
             Path(case["reference_file"]).name.removesuffix(ending): {
                 names[label]: values["Dice"] for label, values in case["metrics"].items()

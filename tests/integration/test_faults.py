@@ -147,6 +147,16 @@ def test_other_data_are_refused(place: Place, tmp_path: Path) -> None:
     assert "hippocampus_001" in said
 
 
+def test_a_run_that_is_killed_as_it_begins_can_be_gone_on_with(place: Place, undisturbed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    job = place.job(output)
+    job.wait_for(output / "provenance.json")
+    job.kill()
+    assert (output / "manifest.csv").is_file()  # what files and folds are compared with
+    assert place.job(output, "resume=auto").end() == 0, place.log.read_text()
+    compare(undisturbed, output)
+
+
 def test_two_runs_at_once_do_not_mix(place: Place, tmp_path: Path) -> None:
     output = tmp_path / "run"
     first = place.job(output, LONG)

@@ -233,6 +233,7 @@ def test_a_less_plain_engine_must_be_worth_it() -> None:
 
 def section(**values: Any) -> EngineSection:
     plain = {"norm": "auto", "memory_format": "auto", "compile": "auto", "keep_memory": True, "oom": "stop"}
+    plain["augment"] = "auto"
     return EngineSection(**{**plain, "trial_seconds": 1.0, "trial_steps": 1, "least_gain": 0.0, **values})
 
 
@@ -266,7 +267,9 @@ def test_what_is_open_on_a_cpu() -> None:
     assert not any(engine.compile for engine in everything)
     assert candidates(section(norm="fused", memory_format="channels_last"), "cpu") == [FAST]
     assert {engine.norm for engine in candidates(section(), "cuda")} == {"stock"}
-    assert {engine.compile for engine in candidates(section(), "cuda")} == {False, True}
+    on_gpu = candidates(section(), "cuda")
+    assert on_gpu[:2] == [Engine(), Engine("stock", "channels_last", "graphs")] and len(on_gpu) == 6
+    assert {engine.compile for engine in candidates(section(), "cuda", whole_steps=False)} == {False, True}
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -274,8 +277,18 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert shutil.which("c++") is None and compiler() is None
     assert len(candidates(section(), "cpu")) == 4
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
-        require_engine(section(compile=True), "cpu")
-    require_engine(section(compile="auto"), "cpu")
+        require_engine(section(compile=True), "cpu", 1)
+    require_engine(section(compile="auto"), "cpu", 1)
+
+
+def test_graphs_only_where_they_work() -> None:
+    require_engine(section(compile="graphs"), "cuda", 1)
+    with pytest.raises(UserError, match="need a GPU"):
+        require_engine(section(compile="graphs"), "cpu", 1)
+    with pytest.raises(UserError, match="adds up several"):
+        require_engine(section(compile="graphs"), "cuda", 2)
+    with pytest.raises(UserError, match="adds up several"):
+        require_engine(section(compile="graphs", oom="shrink"), "cuda", 1)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (2, 3, 7, 5)])

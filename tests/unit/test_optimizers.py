@@ -32,6 +32,12 @@ def test_orthogonal_follows_the_published_polynomial() -> None:
     assert orthogonal(torch.tensor([[7.0]]), 5).item() == pytest.approx(value, abs=1e-5)
 
 
+def test_matrices_of_one_shape_are_made_together_as_each_alone() -> None:
+    matrices = torch.randn(3, 8, 30, generator=torch.Generator().manual_seed(0))
+    for matrix, found in zip(matrices, orthogonal(matrices, 5), strict=True):
+        assert torch.allclose(found, orthogonal(matrix, 5), atol=1e-5)
+
+
 def test_a_matrix_without_rank_stays_finite() -> None:
     assert torch.equal(orthogonal(torch.zeros(8, 16), 5), torch.zeros(8, 16))
     alike = torch.ones(8, 1000)  # rank one

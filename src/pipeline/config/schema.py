@@ -95,7 +95,7 @@ class Trainer(Section):
     shard_parameters: Count
     precision: Literal["auto", "32", "bf16"]
     threads: Count | None
-    workers: Annotated[int, Field(ge=0)]
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"]
     max_time: Duration | None
     max_steps: Count | None
     gradient_clip: Annotated[float, Field(gt=0)] | None

@@ -14,7 +14,8 @@ class Engine(Section):
 
     norm: Literal["auto", "stock", "fused"]
     memory_format: Literal["auto", "contiguous", "channels_last"]
-    compile: bool | Literal["auto"]
+    compile: bool | Literal["auto", "graphs"]
+    augment: Literal["auto", "device", "host"]
     keep_memory: bool
     oom: Literal["stop", "shrink"]
     trial_seconds: Annotated[float, Field(gt=0)]

@@ -25,6 +25,7 @@ from pipeline.randomness import draw_seed, generator, torch_seeded
 
 Batch = dict[str, Any]
 Augmentation = Sequence[Callable[[dict[str, Any]], dict[str, Any]]]
+BatchAugmentation = Callable[[Batch], Batch]
 Annotated = Sequence[Sequence[bool]] | None
 
 
@@ -76,6 +77,7 @@ class TrainingPatches(Dataset[Batch]):
     label: the patch was to be centred on a class, and the case has none. ``annotated``: per case, whether it annotates
     each output; given on as ``annotated`` (outputs,) bool. ``modality_dropout``: chance of each modality to be taken
     away from a patch, so that the network learns to do without (at least one stays). A channel that is absent is NaN.
+    ``batch_augmentation``: of a whole batch, where it is not done on the device.
     """
 
     def __init__(
@@ -89,8 +91,10 @@ class TrainingPatches(Dataset[Batch]):
         seed: int,
         annotated: Annotated = None,
         modality_dropout: float = 0.0,
+        batch_augmentation: BatchAugmentation | None = None,
     ) -> None:
         self.annotated = annotated
+        self.batch_augmentation = batch_augmentation
         self.modality_dropout = modality_dropout
         self.cases = tuple(cases)
         self.store = store
@@ -131,7 +135,7 @@ class TrainingPatches(Dataset[Batch]):
             batch["annotated"] = torch.tensor([self.annotated[draw.case] for draw in draws])
         if self.targets is not None:
             batch["target"] = torch.tensor([[self.targets[draw.case]] for draw in draws])
-        return batch
+        return batch if self.batch_augmentation is None else self.batch_augmentation(batch)
 
     def _cut(self, draws: Sequence[Draw], cases: Sequence[Prepared]) -> Batch:
         size, together = self.sampling.size, len(draws)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
@@ -13,6 +14,7 @@ from pipeline.networks.learned_slope import LearnedSlope
 from pipeline.networks.norm_activation import NormActivation
 
 NormKind = Literal["stock", "fused"]
+Compiled = bool | Literal["graphs"]
 Layout = Literal["contiguous", "channels_last"]
 
 
@@ -22,7 +24,7 @@ class Engine:
 
     norm: NormKind = "stock"
     memory_format: Layout = "contiguous"
-    compile: bool = False
+    compile: Compiled = False
 
     @classmethod
     def recorded(cls, section: Mapping[str, Any] | None) -> Engine:
@@ -31,12 +33,13 @@ class Engine:
         return cls(
             norm="fused" if section.get("norm") == "fused" else "stock",
             memory_format="channels_last" if section.get("memory_format") == "channels_last" else "contiguous",
-            compile=section.get("compile") is True,
+            compile="graphs" if section.get("compile") == "graphs" else section.get("compile") is True,
         )
 
     def __str__(self) -> str:
         words = [f"{self.norm} norm", self.memory_format.replace("_", " ")]
-        return ", ".join([*words, "compiled"] if self.compile else words)
+        words += {False: [], True: ["compiled"], "graphs": ["compiled to CUDA graphs"]}[self.compile]
+        return ", ".join(words)
 
 
 def use_engine(network: nn.Module, engine: Engine, *, training: bool) -> nn.Module:
@@ -51,9 +54,17 @@ def use_engine(network: nn.Module, engine: Engine, *, training: bool) -> nn.Modu
             last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.ndim)
             if last is not None:  # a network may have weights of both kinds
                 parameter.data = parameter.data.contiguous(memory_format=last)
-    if engine.compile and training:
-        network.compile()
+    if engine.compile and training:  # all batches of a training are of one shape
+        network.compile(dynamic=False, mode="reduce-overhead" if engine.compile == "graphs" else None)
     return network
+
+
+def as_written(network: nn.Module) -> AbstractContextManager[Any]:
+    """Inside, a compiled network runs uncompiled: for the many shapes of whole images."""
+    if all(module._compiled_call_impl is None for module in network.modules()):
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def fuse_norms(network: nn.Module) -> None:

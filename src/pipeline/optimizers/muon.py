@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -67,18 +68,21 @@ class Muon(torch.optim.Optimizer):
 
     def _muon(self, moved: Sequence[tuple[Tensor, Tensor]], group: Mapping[str, Any]) -> None:
         lr, momentum = group["lr"], group["momentum"]
-        for parameter, gradient in moved:
-            state = self.state[parameter]
-            if not state:
-                state["momentum"] = torch.zeros_like(parameter)
-            buffer = state["momentum"].lerp_(gradient, 1 - momentum)
-            update = _matrix(gradient.lerp(buffer, momentum))
-            blocks = [
-                orthogonal(rows, group["iterations"]) * (0.2 * math.sqrt(max(rows.shape)))
-                for rows in update.split(group["block"])
-            ]
-            direction = torch.cat(blocks).view_as(parameter)
-            parameter.mul_(1 - lr * group["weight_decay"]).sub_(direction, alpha=lr)
+        parameters, gradients = [parameter for parameter, _ in moved], [gradient for _, gradient in moved]
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        buffers = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        updates = torch._foreach_lerp(gradients, buffers, momentum)
+        blocks = [_matrix(update).split(group["block"]) for update in updates]
+        made = together(list(chain.from_iterable(blocks)), group["iterations"])
+        directions = [
+            torch.cat(list(islice(made, len(own)))).view_as(parameter)
+            for own, parameter in zip(blocks, parameters, strict=True)
+        ]
+        torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
+        torch._foreach_sub_(parameters, directions, alpha=lr)
 
     def _adamw(self, moved: Sequence[tuple[Tensor, Tensor]], group: Mapping[str, Any]) -> None:
         for parameter, _ in moved:
@@ -105,26 +109,45 @@ class Muon(torch.optim.Optimizer):
         )
 
 
+def together(matrices: Sequence[Tensor], iterations: int) -> Iterator[Tensor]:
+    """For each matrix the orthogonal one in its place, times ``0.2 * sqrt(longer side)``.
+
+    On a GPU those of one shape are computed as one: by themselves they are too small for it.
+    """
+    if matrices[0].device.type == "cpu":
+        return (orthogonal(matrix, iterations) * (0.2 * math.sqrt(max(matrix.shape))) for matrix in matrices)
+    shapes: dict[torch.Size, list[int]] = {}
+    for place, matrix in enumerate(matrices):
+        shapes.setdefault(matrix.shape, []).append(place)
+    made: dict[int, Tensor] = {}
+    for shape, places in shapes.items():
+        found = orthogonal(torch.stack([matrices[place] for place in places]), iterations)
+        made |= zip(places, found * (0.2 * math.sqrt(max(shape))), strict=True)
+    return (made[place] for place in range(len(matrices)))
+
+
 def orthogonal(matrix: Tensor, iterations: int) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, roughly: its singular values become 0.7 to 1.2.
+    """The nearest (semi-)orthogonal matrix, or of (N, rows, columns) each, roughly: singular values become 0.7 to 1.2.
 
     Newton-Schulz multiplies by polynomials of the Gram matrix, which commute: they are gathered in one small matrix, so
     that the long side of a kernel is passed over twice in all, not twice an iteration.
     """
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    wide = wide / (wide.norm() + 1e-7)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    multiply_add = torch.addmm if matrix.ndim == 2 else torch.baddbmm
+    wide = matrix.mT if tall else matrix
+    wide = wide / (torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = NEWTON_SCHULZ
-    gram = wide @ wide.T
+    gram = wide @ wide.mT
     product: Tensor | None = None
     for iteration in range(iterations):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)
+        factor = multiply_add(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
         product = factor if product is None else factor @ product
         if iteration < iterations - 1:
             gram = factor @ gram @ factor
     assert product is not None
     result: Tensor = product @ wide
-    return result.T if matrix.shape[0] > matrix.shape[1] else result
+    return result.mT if tall else result
 
 
 def _matrix(kernel: Tensor) -> Tensor:

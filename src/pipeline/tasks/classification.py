@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.collective import merged
 from pipeline.evaluation.classification_metrics import classification_metrics
+from pipeline.networks.engine import as_written
 from pipeline.tasks.base import OptimizerFactory, Task
 
 
@@ -34,7 +35,8 @@ class ClassificationTask(Task):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Remember the probabilities of the batch."""
-        probabilities = torch.softmax(self.network(batch["image"]).float(), dim=1).cpu()
+        with as_written(self.network):
+            probabilities = torch.softmax(self.network(batch["image"]).float(), dim=1).cpu()
         targets = batch["target"][:, 0].tolist()
         self._found |= dict(zip(batch["index"].tolist(), zip(probabilities, targets, strict=True), strict=True))
 

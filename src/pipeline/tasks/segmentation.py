@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pipeline.collective import merged
 from pipeline.data.labels import IGNORED, Labels
 from pipeline.inference.decision import Decision
+from pipeline.networks.engine import as_written
 from pipeline.tasks.base import OptimizerFactory, Task
 from pipeline.tasks.mask_truth import MaskTruth
 
@@ -53,7 +54,8 @@ class SegmentationTask(Task):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Dice per class or region of every case in the batch."""
-        logits = self.predictor(self.network, batch["image"])
+        with as_written(self.network):
+            logits = self.predictor(self.network, batch["image"])
         parts = self.labels.parts
         for number, (values, truth) in enumerate(zip(logits, batch["label"][:, 0], strict=True)):
             dice = dice_per_part(self.decision.indices(values, logits=True), truth, parts, len(self.labels.names))

@@ -17,10 +17,11 @@ from pipeline.tracking.changes import CHANGES_FILE, write_changes
 from pipeline.tracking.provenance import provenance, provenance_tags
 from pipeline.training.before import PROVENANCE_FILE, Before
 from pipeline.training.device import accelerator_kind, choose_precision
+from pipeline.training.devices import threads_of
 from pipeline.training.engine import require_engine, with_engine
 from pipeline.training.engine_trial import Choice
 from pipeline.training.experiment import Experiment
-from pipeline.training.prepare import Prepared, threads_of
+from pipeline.training.prepare import Prepared
 
 CONFIG_FILE = "config.yaml"  # resolved, with what the data and the machine determined
 
@@ -35,7 +36,8 @@ def begin(
     provenance.json, config.yaml and model.json, or adds itself to the first.
     """
     opened = prepared.opened
-    require_engine(opened.settings.engine, accelerator_kind(opened.settings.trainer.accelerator))
+    trainer = opened.settings.trainer
+    require_engine(opened.settings.engine, accelerator_kind(trainer.accelerator), trainer.accumulate)
     with opened.console.status("engine: measuring"):
         experiment, engine = with_engine(prepared.experiment, opened.cache, first.engine if first is not None else None)
     found = found_here(opened.settings) | {"data_hash": opened.checked.data_hash, "engine": engine.as_json()}

@@ -46,8 +46,10 @@ def use_reproducible(reproducible: bool | str, device: str) -> None:
     deterministic = reproducible == "strict" or (reproducible is True and device == "cpu")
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
         warnings.filterwarnings("once", message=".*does not have a deterministic implementation.*")
     torch.use_deterministic_algorithms(deterministic, warn_only=reproducible is True)
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = not deterministic
+        torch.set_float32_matmul_precision("highest" if deterministic else "high")  # TF32: 10 bits of a factor
     # Nothing here reads memory that it has not written, and filling it with NaN takes 5 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -9,7 +9,9 @@ import torch
 from pipeline.config.schema import TrainConfig, Trainer
 from pipeline.errors import UserError
 from pipeline.ranks import launcher, rank
-from pipeline.training.device import accelerator_kind
+from pipeline.training.device import accelerator_kind, chosen_threads
+
+MOST_WORKERS = 12  # of trainer.workers=auto, as nnU-Net has
 
 
 @dataclass(frozen=True)
@@ -67,3 +69,23 @@ def device_batch(settings: TrainConfig) -> int:
             f"set sampling.batch_size={' or '.join(map(str, near))}",
         )
     return sampling.batch_size // processes.count
+
+
+def threads_of(settings: TrainConfig) -> int:
+    """The CPU threads of a training with these settings."""
+    return chosen_threads(settings.trainer.threads, processes_of(settings.trainer).devices)
+
+
+def loading_processes(settings: TrainConfig) -> int:
+    """What ``trainer.workers`` means here."""
+    trainer = settings.trainer
+    if trainer.workers != "auto":
+        return trainer.workers
+    return 0 if accelerator_kind(trainer.accelerator) == "cpu" else min(MOST_WORKERS, threads_of(settings))
+
+
+def augments_on_host(settings: TrainConfig) -> bool:
+    """Whether batches are augmented where they are loaded; ``auto``: for a GPU, which so is left to the network."""
+    if settings.engine.augment != "auto":
+        return settings.engine.augment == "host"
+    return accelerator_kind(settings.trainer.accelerator) == "cuda" and loading_processes(settings) > 0

@@ -15,7 +15,7 @@ from torch import nn
 from pipeline.config.build import build
 from pipeline.config.schema_engine import Engine as EngineSection
 from pipeline.errors import UserError
-from pipeline.networks.engine import Engine, Layout, NormKind, can_fuse
+from pipeline.networks.engine import Compiled, Engine, Layout, NormKind, can_fuse
 from pipeline.tracking.provenance import cpu_model
 from pipeline.training.device import accelerator_kind, choose_precision, computes_bf16
 from pipeline.training.devices import device_batch
@@ -56,21 +56,25 @@ def with_engine(
     identity = {"network": config, "machine": machine(device), "reproducible": str(settings.reproducible)}
     with torch.random.fork_rng(devices=[]):
         fusable = asked.norm == "auto" and can_fuse(network())
-    choice = choose(candidates(asked, device.type, fusable), network, trial, cache / "engine", identity)
+    whole_steps = trainer.accumulate == 1 and asked.oom == "stop"
+    choice = choose(candidates(asked, device.type, fusable, whole_steps), network, trial, cache / "engine", identity)
     made = {"norm": choice.engine.norm, "memory_format": choice.engine.memory_format, "compile": choice.engine.compile}
     chosen = settings.model_copy(update={"engine": asked.model_copy(update=made)})
     tree = {**experiment.tree, "engine": {**cast(Mapping[str, Any], experiment.tree["engine"]), **made}}
     return replace(experiment, settings=chosen, tree=tree), choice
 
 
-def candidates(asked: EngineSection, device: str, fusable: bool = True) -> list[Engine]:
+def candidates(asked: EngineSection, device: str, fusable: bool = True, whole_steps: bool = True) -> list[Engine]:
     """Every engine that the configuration leaves open on this device, plain PyTorch first, then the least plain.
 
-    ``fusable``: the network has norms that can be fused.
+    ``fusable``: the network has norms that can be fused. ``whole_steps``: each backward pass is a step of the
+    optimizer, so that no gradients have to outlive a CUDA graph.
     """
     norms: list[NormKind] = ["stock", "fused"] if device == "cpu" and fusable else ["stock"]
     layouts: list[Layout] = ["contiguous", "channels_last"]
-    compiled = [False, True] if device == "cuda" else [False]
+    compiled: list[Compiled] = [False]
+    if device == "cuda":
+        compiled += [True, "graphs"] if whole_steps else [True]
     if asked.norm != "auto":
         norms = [asked.norm]
     if asked.memory_format != "auto":
@@ -81,8 +85,18 @@ def candidates(asked: EngineSection, device: str, fusable: bool = True) -> list[
     return [*engines[:1], *reversed(engines[1:])]  # the time may not suffice for all
 
 
-def require_engine(asked: EngineSection, device: str) -> None:
-    """Raise UserError where the configuration asks for an engine that this machine lacks."""
+def require_engine(asked: EngineSection, device: str, accumulate: int) -> None:
+    """Raise UserError where the configuration asks for an engine that this machine or training cannot have."""
+    if asked.compile == "graphs" and device == "cpu":
+        raise UserError(
+            "engine.compile=graphs: CUDA graphs need a GPU, and this training runs on the CPU",
+            "set engine.compile=auto or true",
+        )
+    if asked.compile == "graphs" and (accumulate > 1 or asked.oom == "shrink"):
+        raise UserError(
+            "engine.compile=graphs: its gradients last for one backward pass, and this training adds up several",
+            "set engine.compile=true, or trainer.accumulate=1 and engine.oom=stop",
+        )
     if asked.compile is True and device == "cpu" and compiler() is None:
         raise UserError(
             "engine.compile=true: torch.compile needs a C++ compiler on a CPU, and none is found",

@@ -29,8 +29,9 @@ class EpochSums(Callback):
     ) -> None:
         loss: Tensor | None = getattr(pl_module, "last_loss", None)
         size = len(batch["image"])
-        self._add("samples", torch.tensor(0 if loss is None else size, device=pl_module.device))
-        self._add(SKIPPED, torch.tensor(int(loss is None), device=pl_module.device))
+        # Counts stay with the processor: bringing a number to a GPU waits for all that it has still to do.
+        self._add("samples", torch.tensor(0 if loss is None else size))
+        self._add(SKIPPED, torch.tensor(int(loss is None)))
         if loss is not None:
             self._add(LOSS, loss.double() * size)
         if "fallback" in batch:
@@ -42,7 +43,8 @@ class EpochSums(Callback):
     def take(self, trainer: Trainer) -> dict[str, float]:
         """The values of the epoch that ends; the next starts from nothing. To be called by every process."""
         names = sorted(self._sums)
-        sums = torch.stack([self._sums[name] for name in names]) if names else torch.zeros(0)
+        device = trainer.strategy.root_device
+        sums = torch.stack([self._sums[name].to(device) for name in names]) if names else torch.zeros(0)
         if trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums, reduce_op="sum")
         values = dict(zip(names, sums.tolist(), strict=True))

@@ -30,7 +30,7 @@ from pipeline.tasks.parts import StepInParts
 from pipeline.tasks.segmentation import SegmentationTask
 from pipeline.training.augmentation import batch_augmentation, sample_augmentation
 from pipeline.training.device import accelerator_kind, choose_precision
-from pipeline.training.devices import device_batch, processes_of
+from pipeline.training.devices import augments_on_host, device_batch, loading_processes, processes_of
 from pipeline.training.duration import seconds_of
 from pipeline.training.experiment import Experiment
 from pipeline.training.finished import is_finished
@@ -74,7 +74,10 @@ class FoldRun:
         trainer, schedule = settings.trainer, settings.schedule
         targets = experiment.target_indices(self.cases)
         transforms, task = self.config["transforms"], self._task()
-        task.augmentation = batch_augmentation(transforms, experiment.trusted)
+        augmentation, workers = batch_augmentation(transforms, experiment.trusted), loading_processes(settings)
+        on_host = augments_on_host(settings)
+        if not on_host:
+            task.augmentation = augmentation
         if settings.engine.oom == "shrink":
             if self.processes.count > 1:
                 raise UserError(
@@ -90,6 +93,7 @@ class FoldRun:
             seed=settings.seed,
             annotated=experiment.annotated(self.cases),
             modality_dropout=settings.sampling.modality_dropout,
+            batch_augmentation=augmentation if on_host else None,
         )
         batches = self._batches()
         subset = self._validation_subset(self.held_out)
@@ -110,7 +114,7 @@ class FoldRun:
         )
         return fit_fold(
             task,
-            training_loader(patches, batches, workers=trainer.workers),
+            training_loader(patches, batches, workers=workers),
             self._validation_loader(whole),
             pace,
             LoopSettings(

@@ -17,12 +17,13 @@ from pipeline.launch.queue import MISTAKE, Entry, Queue
 from pipeline.training.before import Before
 from pipeline.training.begin import found_here, tags_of
 from pipeline.training.crossval import start_parent
+from pipeline.training.devices import threads_of
 from pipeline.training.duration import seconds_of
 from pipeline.training.experiment import folds_to_run
 from pipeline.training.interrupt import Stopped
 from pipeline.training.job_table import JobTable
 from pipeline.training.jobs import JOBS_FOLDER, FoldJobs, Launched, fold_job
-from pipeline.training.prepare import Opened, prepare, threads_of
+from pipeline.training.prepare import Opened, prepare
 from pipeline.training.results import tell_results
 from pipeline.training.session import tell_how_to_go_on, tell_what_trains
 from pipeline.training.sum_up import end_parent, sum_up

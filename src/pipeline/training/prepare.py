@@ -19,8 +19,8 @@ from pipeline.json_file import write_json
 from pipeline.networks.host_memory import keep_freed_memory
 from pipeline.progress_bar import progress_bar
 from pipeline.training.before import Before, paces_of
-from pipeline.training.device import accelerator_kind, chosen_threads, use_reproducible
-from pipeline.training.devices import device_batch, processes_of
+from pipeline.training.device import accelerator_kind, use_reproducible
+from pipeline.training.devices import device_batch, threads_of
 from pipeline.training.experiment import Experiment, folds_to_run, make_ready, require_dimensions
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.manifest import Manifest, manifest_of
@@ -127,8 +127,3 @@ def use_device(settings: TrainConfig) -> None:
     use_reproducible(settings.reproducible, device)
     if settings.engine.keep_memory and device == "cpu":
         keep_freed_memory()
-
-
-def threads_of(settings: TrainConfig) -> int:
-    """The CPU threads of a training with these settings."""
-    return chosen_threads(settings.trainer.threads, processes_of(settings.trainer).devices)

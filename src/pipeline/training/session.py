@@ -38,12 +38,13 @@ def train(opened: Opened, *, resumed: bool = False, repeated: Path | None = None
     before = Before.read(opened.output) if resumed else None
     first = before if repeated is None else Before.read(repeated)
     prepared = prepare(opened, first=first, repeated=repeated)
+    if rank() == 0:
+        prepared.record()  # before its provenance: a run that has begun can be compared with
     experiment, engine, found = begin(prepared, before, first)
     if rank() > 0:
         for fold in experiment.run_folds:  # the first process records; this one trains and predicts with it
             FoldRun(experiment, fold).assist()
         return 0
-    prepared.record()
     tell_what_trains(experiment)
     console.print(engine.in_words(), highlight=False, soft_wrap=True)
     summary = _cross_validate(experiment, tags_of(found, settings.task))

@@ -85,10 +85,10 @@ def require_shards(settings: TrainConfig) -> None:
         )
 
 
-def all_finite(gradients: list[torch.Tensor]) -> bool:
-    """Whether the norm of these gradients is finite; in shards, that of all shards, which every process asks for."""
+def all_finite(gradients: list[torch.Tensor]) -> torch.Tensor:
+    """Whether the norm of these gradients is finite, () bool; in shards, that of all, which every process asks for."""
     if not gradients:
-        return True
+        return torch.tensor(True)
     norm = torch.nn.utils.get_total_norm(gradients)
     whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
-    return bool(torch.isfinite(whole))
+    return torch.isfinite(whole)
