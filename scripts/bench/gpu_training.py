@@ -83,7 +83,7 @@ def ours(options: argparse.Namespace, work: Path, busy: Busy, splits: str) -> tu
     command = [sys.executable, "-m", "pipeline", "train", "experiment=auto", "data=nnunet", f"data.root={options.raw}"]
     command += ["folds=predefined", f"folds.file={splits}", "folds.run=[0]", "plan.accelerator=gpu", "trainer=gpu"]
     command += ["sampling.batches_per_epoch=100", "trainer.validate_every=100000", "evaluation.figures=false"]
-    command += [f"trainer.max_time={options.seconds + 60}s", f"output={output}", f"cache={work / 'cache'}"]
+    command += [f"trainer.max_time={options.seconds + 600}s", f"output={output}", f"cache={work / 'cache'}"]
     with (work / "ours.log").open("a", encoding="utf-8") as log:
         run = [*command, *options.overrides]
         training = subprocess.Popen(run, stdout=log, stderr=subprocess.STDOUT)
