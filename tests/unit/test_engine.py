@@ -268,7 +268,7 @@ def test_what_is_open_on_a_cpu() -> None:
     assert candidates(section(norm="fused", memory_format="channels_last"), "cpu") == [FAST]
     assert {engine.norm for engine in candidates(section(), "cuda")} == {"stock"}
     on_gpu = candidates(section(), "cuda")
-    assert on_gpu[:2] == [Engine(), Engine("stock", "channels_last", "graphs")] and len(on_gpu) == 6
+    assert on_gpu[:2] == [Engine(), Engine("stock", "channels_last", "graphs")] and len(on_gpu) == 4
     assert {engine.compile for engine in candidates(section(), "cuda", whole_steps=False)} == {False, True}
 
 

@@ -126,7 +126,7 @@ def test_a_short_budget_on_a_cpu() -> None:
 @pytest.mark.parametrize(
     ("text", "seconds", "accelerator", "width", "full"),
     [("9m", 540.0, "cpu", 16, False), ("10m", 600.0, "cpu", 32, False), ("none", None, "cpu", 32, False),
-     ("59m", 3540.0, "gpu", 32, False), ("1h", 3600.0, "gpu", 32, True), ("none", None, "gpu", 32, True)],
+     ("59m", 3540.0, "gpu", 32, True), ("1h", 3600.0, "gpu", 32, True), ("none", None, "gpu", 32, True)],
 )  # fmt: skip
 def test_regimes(text: str, seconds: float | None, accelerator: Any, width: int, full: bool) -> None:
     network = values(HIPPOCAMPUS, Budget(text, seconds, 8.0, accelerator))["network"]

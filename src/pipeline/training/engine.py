@@ -82,6 +82,8 @@ def candidates(asked: EngineSection, device: str, fusable: bool = True, whole_st
     if asked.compile != "auto":
         compiled = [asked.compile]
     engines = [Engine(*values) for values in product(norms, layouts, compiled)]
+    # A compiler lays features out by itself: one layout is enough for it.
+    engines = [engine for engine in engines if not engine.compile or engine.memory_format == layouts[-1]]
     return [*engines[:1], *reversed(engines[1:])]  # the time may not suffice for all
 
 

@@ -39,12 +39,12 @@ class Pace(Callback):
         self.history: list[float] = []
         self.progress = 0.0
         self._spent = 0.0  # s before this process, after a resume
-        self._begun = 0.0
+        self._begun: float | None = None  # when this process had its first batch
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training so far, validation included."""
-        return self._spent + time.monotonic() - self._begun
+        """Seconds of training so far, validation included; data-loading processes that start do not count."""
+        return self._spent if self._begun is None else self._spent + time.monotonic() - self._begun
 
     def now(self, step: int) -> float:
         """Progress after ``step`` optimizer steps."""
@@ -58,13 +58,14 @@ class Pace(Callback):
         return min(1.0, max(parts))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begun = time.monotonic()
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 group.update(optimizer.defaults)  # a checkpoint holds those of then, resume.allow may have changed them
                 group["initial_lr"] = optimizer.defaults["lr"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._begun is None:
+            self._begun = time.monotonic()
         step = trainer.global_step
         if step == len(self.history):
             progress = self.now(step)
