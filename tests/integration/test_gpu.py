@@ -108,7 +108,13 @@ def test_auto_measures_and_remembers(place: list[str], tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_before_its_weights_are_saved(place: list[str], tmp_path: Path) -> None:
-    wild = ("optimizer=sgd", "optimizer.lr=1e30", "schedule=constant", "trainer.ema_decay=null", "checkpoint.every=0.001s")
+    wild = (
+        "optimizer=sgd",
+        "optimizer.lr=1e30",
+        "schedule=constant",
+        "trainer.ema_decay=null",
+        "checkpoint.every=0.001s",
+    )
     job = Job([*place, f"output={tmp_path / 'run'}", *wild], tmp_path / "log")
     assert job.end() == 2, job.said()
     assert "Traceback" not in job.said()

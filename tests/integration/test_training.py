@@ -65,6 +65,7 @@ def test_the_seed_decides_everything(data: Path, tmp_path: Path) -> None:
 def test_augmentation_of_the_batch_follows_from_the_seed(data: Path, tmp_path: Path) -> None:
     first = train(data, tmp_path / "a", "augmentation=nnunet")
     assert same(first, train(data, tmp_path / "b", "augmentation=nnunet"))
+    assert same(first, train(data, tmp_path / "where_loaded", "augmentation=nnunet", "engine.augment=host"))
     assert not same(first, train(data, tmp_path / "c", "augmentation=none"))
 
 

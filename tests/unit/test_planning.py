@@ -115,7 +115,7 @@ def test_a_short_budget_on_a_cpu() -> None:
     plan = values(HIPPOCAMPUS, MINUTES)
     network = plan["network"]
     assert network["strides"] == [[1, 1, 1], *[[2, 2, 2]] * 3]
-    assert (network["width"], network["full_resolution"], network["residual"]) == (32, False, True)
+    assert (network["width"], network["full_resolution"], network["residual"]) == (32, True, False)
     assert (plan["schedule"]["budget"], plan["schedule"]["epochs"]) == ("15m", None)
     assert (choice(HIPPOCAMPUS, "optimizer", MINUTES), plan["optimizer"]["lr"]) == ("muon", 0.008)
     assert plan["sampling"]["batches_per_epoch"] == 50
@@ -125,12 +125,31 @@ def test_a_short_budget_on_a_cpu() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds", "accelerator", "width", "full"),
-    [("9m", 540.0, "cpu", 16, False), ("10m", 600.0, "cpu", 32, False), ("none", None, "cpu", 32, False),
+    [("9m", 540.0, "cpu", 16, False), ("10m", 600.0, "cpu", 32, True), ("none", None, "cpu", 32, True),
      ("59m", 3540.0, "gpu", 32, True), ("1h", 3600.0, "gpu", 32, True), ("none", None, "gpu", 32, True)],
 )  # fmt: skip
 def test_regimes(text: str, seconds: float | None, accelerator: Any, width: int, full: bool) -> None:
     network = values(HIPPOCAMPUS, Budget(text, seconds, 8.0, accelerator))["network"]
     assert (network["width"], network["full_resolution"]) == (width, full)
+
+
+def test_small_volumes_have_rows_of_their_own() -> None:
+    assert values(HIPPOCAMPUS, MINUTES)["sampling"]["patch_size"] == [32, 48, 32]
+    for other in (LUNG, XRAY):
+        assert not values(other, MINUTES)["network"]["full_resolution"]
+    text = make_plan(HIPPOCAMPUS, RULES, MINUTES).text("")
+    assert "regime of cpu for 3D of at most 100000 voxels" in text
+
+
+@pytest.mark.parametrize("minutes", [1, 10, 60, 120, 1000, None])
+@pytest.mark.parametrize("accelerator", ["cpu", "gpu"])
+@pytest.mark.parametrize("shape", [(36, 50, 35), (512, 512, 252), (256, 256)])
+def test_what_is_chosen_before_the_data_are_read_stays(
+    minutes: int | None, accelerator: Any, shape: tuple[int, ...]
+) -> None:
+    budget = Budget("", None if minutes is None else 60.0 * minutes, 8.0, accelerator)
+    before, after = (budget.regime(RULES.segmentation_regimes, known) for known in (None, shape))
+    assert (before.optimizer, before.schedule) == (after.optimizer, after.schedule)
 
 
 def test_a_table_of_regimes_with_a_gap_is_named() -> None:
@@ -250,4 +269,4 @@ def test_an_empty_fingerprint_is_named() -> None:
 
 def test_a_plan_in_one_line() -> None:
     plan: Plan = make_plan(HIPPOCAMPUS, RULES, MINUTES)
-    assert plan.line == "spacing 1 x 1 x 1 mm, patch 32 x 48 x 32, batch 8, unet of width 32, muon 0.008, 15m"
+    assert plan.line == "spacing 1 x 1 x 1 mm, patch 32 x 48 x 32, batch 4, unet of width 32, muon 0.008, 15m"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -114,15 +116,34 @@ class Regime(Section):
         """Which budgets it is for."""
         return f"regime of {self.accelerator}" + ("" if self.below_min is None else f" below {self.below_min:g} min")
 
+    def suits(self, shape: Sequence[int] | None) -> bool:
+        """Whether it is for a median image of ``shape`` voxels; None: what is for any."""
+        return True
+
 
 class SegmentationRegime(Regime):
     """A regime of segmentation."""
 
     network: UNetChoice
     augmentation: NameByDims
+    dims: Literal[2, 3] | None = None
+    image_voxels: Count | None = None
     step_voxels: CountByDims | None
     beyond_image: bool
     batches: Count
+
+    @property
+    def words(self) -> str:
+        images = "" if self.dims is None else f" for {self.dims}D"
+        images += "" if self.image_voxels is None else f" of at most {self.image_voxels} voxels"
+        return super().words + images
+
+    def suits(self, shape: Sequence[int] | None) -> bool:
+        if self.dims is None and self.image_voxels is None:
+            return True
+        if shape is None or self.dims not in (None, len(shape)):
+            return False
+        return self.image_voxels is None or prod(shape) <= self.image_voxels
 
 
 class ClassificationRegime(Regime):

@@ -45,11 +45,14 @@ class Budget:
             "batch_of": Chosen("all", "devices share it, so that a training takes the same steps on one as on many"),
         }
 
-    def regime(self, table: Sequence[AnyRegime]) -> AnyRegime:
-        """The first row of a table of regimes that fits. Raises UserError where none does."""
+    def regime(self, table: Sequence[AnyRegime], shape: Sequence[int] | None = None) -> AnyRegime:
+        """The first row of a table of regimes that fits, for a median image of ``shape`` voxels (None: unknown yet).
+
+        Raises UserError where none does.
+        """
         for row in table:
             fits = row.below_min is None or (self.seconds is not None and self.seconds < 60 * row.below_min)
-            if row.accelerator == self.accelerator and fits:
+            if row.accelerator == self.accelerator and fits and row.suits(shape):
                 return row
         raise UserError(
             f"planning: no regime for {self.words}", "end the table of regimes with a row whose below_min is null"

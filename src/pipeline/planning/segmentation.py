@@ -31,9 +31,10 @@ class _Sizes:
 
 def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget) -> Mapping[str, Node]:
     """Every key that follows from the data and the budget. Raises UserError."""
-    regime = budget.regime(rules.segmentation_regimes)
-    found = _sizes(fingerprint, rules, budget, regime)
-    dims, resolution, patch = fingerprint.spatial_dims, found.resolution, found.patch
+    resolution = plan_resolution(fingerprint, rules)
+    regime = budget.regime(rules.segmentation_regimes, resolution.shape)
+    found = _sizes(fingerprint, rules, budget, regime, resolution)
+    dims, patch = fingerprint.spatial_dims, found.patch
     in_mm = fingerprint.unit == "mm"
     return {
         "defaults": _choices(fingerprint, regime, found),
@@ -59,8 +60,9 @@ def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget)
     }
 
 
-def _sizes(fingerprint: Fingerprint, rules: Planning, budget: Budget, regime: SegmentationRegime) -> _Sizes:
-    resolution = plan_resolution(fingerprint, rules)
+def _sizes(
+    fingerprint: Fingerprint, rules: Planning, budget: Budget, regime: SegmentationRegime, resolution: Resolution
+) -> _Sizes:
     group, dims = fingerprint.overall, fingerprint.spatial_dims
     classes = len(group.regions) or len(group.classes) + 1
     voxels = None if regime.step_voxels is None else regime.step_voxels.of(dims)
