@@ -133,12 +133,14 @@ def test_regimes(text: str, seconds: float | None, accelerator: Any, width: int,
     assert (network["width"], network["full_resolution"]) == (width, full)
 
 
-def test_small_volumes_have_rows_of_their_own() -> None:
+def test_small_images_have_a_row_of_their_own() -> None:
     assert values(HIPPOCAMPUS, MINUTES)["sampling"]["patch_size"] == [32, 48, 32]
-    for other in (LUNG, XRAY):
-        assert not values(other, MINUTES)["network"]["full_resolution"]
+    picture = values(XRAY, MINUTES)
+    assert (picture["network"]["width"], picture["network"]["full_resolution"]) == (16, True)
+    assert picture["sampling"]["batch_size"] == 4
+    assert not values(LUNG, MINUTES)["network"]["full_resolution"]
     text = make_plan(HIPPOCAMPUS, RULES, MINUTES).text("")
-    assert "regime of cpu for 3D of at most 100000 voxels" in text
+    assert "regime of cpu, images of at most 100000 voxels" in text
 
 
 @pytest.mark.parametrize("minutes", [1, 10, 60, 120, 1000, None])

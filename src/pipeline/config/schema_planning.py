@@ -126,7 +126,6 @@ class SegmentationRegime(Regime):
 
     network: UNetChoice
     augmentation: NameByDims
-    dims: Literal[2, 3] | None = None
     image_voxels: Count | None = None
     step_voxels: CountByDims | None
     beyond_image: bool
@@ -134,16 +133,11 @@ class SegmentationRegime(Regime):
 
     @property
     def words(self) -> str:
-        images = "" if self.dims is None else f" for {self.dims}D"
-        images += "" if self.image_voxels is None else f" of at most {self.image_voxels} voxels"
+        images = "" if self.image_voxels is None else f", images of at most {self.image_voxels} voxels"
         return super().words + images
 
     def suits(self, shape: Sequence[int] | None) -> bool:
-        if self.dims is None and self.image_voxels is None:
-            return True
-        if shape is None or self.dims not in (None, len(shape)):
-            return False
-        return self.image_voxels is None or prod(shape) <= self.image_voxels
+        return self.image_voxels is None or (shape is not None and prod(shape) <= self.image_voxels)
 
 
 class ClassificationRegime(Regime):
