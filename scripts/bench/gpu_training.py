@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -40,7 +41,8 @@ class Busy:
 
     def __post_init__(self) -> None:
         pynvml.nvmlInit()
-        self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        uuid = torch.cuda.get_device_properties(0).uuid  # of the one that trains: NVML counts the hidden ones too
+        self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -82,7 +84,12 @@ def ours(options: argparse.Namespace, work: Path, busy: Busy, splits: str) -> tu
     output = Path(tempfile.mkdtemp(prefix="ours_", dir=work))
     command = [sys.executable, "-m", "pipeline", "train", "experiment=auto", "data=nnunet", f"data.root={options.raw}"]
     command += ["folds=predefined", f"folds.file={splits}", "folds.run=[0]", "plan.accelerator=gpu", "trainer=gpu"]
-    command += ["sampling.batches_per_epoch=100", "trainer.validate_every=100000", "evaluation.figures=false"]
+    command += [
+        "sampling.batches_per_epoch=100",
+        "trainer.validate_every=100000",
+        "evaluation.figures=false",
+        "tracking.enabled=false",
+    ]
     command += [f"trainer.max_time={options.seconds + 600}s", f"output={output}", f"cache={work / 'cache'}"]
     with (work / "ours.log").open("a", encoding="utf-8") as log:
         run = [*command, *options.overrides]
@@ -99,8 +106,8 @@ def ours(options: argparse.Namespace, work: Path, busy: Busy, splits: str) -> tu
         last = time.time()
         training.kill()
         training.wait()
-    if len(table) < 2:
-        sys.exit(f"too few epochs: see {work / 'ours.log'}")
+    if len(table) < 2 or training.returncode != -signal.SIGKILL:  # it ended by itself
+        sys.exit(f"training ended too early: see {work / 'ours.log'}")
     config = yaml.safe_load((output / "config.yaml").read_text(encoding="utf-8"))
     patch, batch = config["derived"]["patch_size"], config["sampling"]["batch_size"]
     steps, seconds = (table[name].iloc[-1] - table[name].iloc[0] for name in ("step", "seconds"))

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 
 from pipeline.cli import main
@@ -53,6 +54,16 @@ def test_by_its_id_in_mlflow_from_artifacts_alone(run: Path, tmp_path: Path) -> 
         assert main([*command, f"cache={run.parent / 'cache'}"]) == 0
     finally:
         hidden.rename(run)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can have it")
+def test_an_engine_that_this_machine_cannot_have_is_done_without(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "of_a_gpu")
+    path = tmp_path / "of_a_gpu" / "provenance.json"
+    provenance = json.loads(path.read_text())
+    provenance["engine"]["engine"]["compile"] = "graphs"
+    path.write_text(json.dumps(provenance))
+    assert reproduce(tmp_path / "of_a_gpu", tmp_path / "again") == 0
 
 
 def test_what_differs_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,12 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.config.compose import compose
+from pipeline.config.schema import TrainConfig
 from pipeline.config.schema_engine import Engine as EngineSection
+from pipeline.config.validate import validate
 from pipeline.errors import UserError
 from pipeline.networks.engine import Engine, can_fuse, fuse_norms, use_engine
 from pipeline.networks.learned_slope import LearnedSlope
 from pipeline.networks.norm_activation import NormActivation
-from pipeline.training.engine import candidates, compiler, require_engine
+from pipeline.training.engine import candidates, cannot_compile, compiler, has_whole_steps, require_engine
 from pipeline.training.engine_trial import Trial, choose, fastest
 from tests.unit.test_networks import CLASSIFIERS, CONFIGS, load
 
@@ -277,18 +280,25 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert shutil.which("c++") is None and compiler() is None
     assert len(candidates(section(), "cpu")) == 4
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
-        require_engine(section(compile=True), "cpu", 1)
-    require_engine(section(compile="auto"), "cpu", 1)
+        require_engine(settings_of("trainer=cpu", "engine.compile=true"))
+    require_engine(settings_of("trainer=cpu", "engine.compile=auto"))
+
+
+def settings_of(*overrides: str) -> TrainConfig:
+    settings = validate(compose("train", ["experiment=lung_unet", *overrides]), TrainConfig).model
+    assert isinstance(settings, TrainConfig)
+    return settings
 
 
 def test_graphs_only_where_they_work() -> None:
-    require_engine(section(compile="graphs"), "cuda", 1)
+    assert cannot_compile("graphs", "cuda", True) is None
+    assert "need a GPU" in str(cannot_compile("graphs", "cpu", True))
+    assert "adds up several" in str(cannot_compile("graphs", "cuda", False))
+    assert has_whole_steps(settings_of())
+    for other in ("trainer.accumulate=2", "engine.oom=shrink", "trainer=fsdp"):
+        assert not has_whole_steps(settings_of(other))
     with pytest.raises(UserError, match="need a GPU"):
-        require_engine(section(compile="graphs"), "cpu", 1)
-    with pytest.raises(UserError, match="adds up several"):
-        require_engine(section(compile="graphs"), "cuda", 2)
-    with pytest.raises(UserError, match="adds up several"):
-        require_engine(section(compile="graphs", oom="shrink"), "cuda", 1)
+        require_engine(settings_of("trainer=cpu", "engine.compile=graphs"))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (2, 3, 7, 5)])

@@ -135,7 +135,10 @@ class TrainingPatches(Dataset[Batch]):
             batch["annotated"] = torch.tensor([self.annotated[draw.case] for draw in draws])
         if self.targets is not None:
             batch["target"] = torch.tensor([[self.targets[draw.case]] for draw in draws])
-        return batch if self.batch_augmentation is None else self.batch_augmentation(batch)
+        if self.batch_augmentation is None:
+            return batch
+        with one_thread():
+            return self.batch_augmentation(batch)
 
     def _cut(self, draws: Sequence[Draw], cases: Sequence[Prepared]) -> Batch:
         size, together = self.sampling.size, len(draws)
@@ -247,6 +250,17 @@ def validation_loader(
     """Loader of whole cases, in order: those that this process validates."""
     share = own_share(len(cases), process, processes)
     return DataLoader(cases, batch_size=batch_size, sampler=share, num_workers=0)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As in a data-loading worker, so that sums over many voxels are the same bits with and without workers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

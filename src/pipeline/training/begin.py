@@ -36,8 +36,7 @@ def begin(
     provenance.json, config.yaml and model.json, or adds itself to the first.
     """
     opened = prepared.opened
-    trainer = opened.settings.trainer
-    require_engine(opened.settings.engine, accelerator_kind(trainer.accelerator), trainer.accumulate)
+    require_engine(opened.settings)
     with opened.console.status("engine: measuring"):
         experiment, engine = with_engine(prepared.experiment, opened.cache, first.engine if first is not None else None)
     found = found_here(opened.settings) | {"data_hash": opened.checked.data_hash, "engine": engine.as_json()}

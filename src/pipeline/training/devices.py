@@ -85,7 +85,10 @@ def loading_processes(settings: TrainConfig) -> int:
 
 
 def augments_on_host(settings: TrainConfig) -> bool:
-    """Whether batches are augmented where they are loaded; ``auto``: for a GPU, which so is left to the network."""
+    """Whether batches are augmented where they are loaded; ``auto``: for a GPU, which so is left to the network.
+
+    The number of loading processes has no say, for it must change no result.
+    """
     if settings.engine.augment != "auto":
         return settings.engine.augment == "host"
-    return accelerator_kind(settings.trainer.accelerator) == "cuda" and loading_processes(settings) > 0
+    return accelerator_kind(settings.trainer.accelerator) == "cuda"

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.config.build import build
+from pipeline.config.schema import TrainConfig
 from pipeline.config.schema_engine import Engine as EngineSection
 from pipeline.errors import UserError
 from pipeline.networks.engine import Compiled, Engine, Layout, NormKind, can_fuse
@@ -21,6 +22,7 @@ from pipeline.training.device import accelerator_kind, choose_precision, compute
 from pipeline.training.devices import device_batch
 from pipeline.training.engine_trial import Choice, Trial, choose
 from pipeline.training.experiment import Experiment
+from pipeline.training.shards import is_sharded
 
 CHOSEN = ("norm", "memory_format", "compile")
 
@@ -34,10 +36,13 @@ def with_engine(
     """
     settings = experiment.settings
     asked, trainer = settings.engine, settings.trainer
+    device = torch.device(accelerator_kind(trainer.accelerator))
+    whole_steps = has_whole_steps(settings)
     if recorded:
         known = {name: recorded[name] for name in CHOSEN if getattr(asked, name) == "auto" and name in recorded}
+        if "compile" in known and cannot_compile(known["compile"], device.type, whole_steps):
+            known["compile"] = False  # it was chosen on another machine, or for another training
         asked = asked.model_copy(update=known)
-    device = torch.device(accelerator_kind(trainer.accelerator))
     precision = choose_precision(trainer.precision, device.type)
     config = experiment.resolved()["network"]
 
@@ -56,7 +61,6 @@ def with_engine(
     identity = {"network": config, "machine": machine(device), "reproducible": str(settings.reproducible)}
     with torch.random.fork_rng(devices=[]):
         fusable = asked.norm == "auto" and can_fuse(network())
-    whole_steps = trainer.accumulate == 1 and asked.oom == "stop"
     choice = choose(candidates(asked, device.type, fusable, whole_steps), network, trial, cache / "engine", identity)
     made = {"norm": choice.engine.norm, "memory_format": choice.engine.memory_format, "compile": choice.engine.compile}
     chosen = settings.model_copy(update={"engine": asked.model_copy(update=made)})
@@ -87,23 +91,38 @@ def candidates(asked: EngineSection, device: str, fusable: bool = True, whole_st
     return [*engines[:1], *reversed(engines[1:])]  # the time may not suffice for all
 
 
-def require_engine(asked: EngineSection, device: str, accumulate: int) -> None:
-    """Raise UserError where the configuration asks for an engine that this machine or training cannot have."""
-    if asked.compile == "graphs" and device == "cpu":
-        raise UserError(
+def has_whole_steps(settings: TrainConfig) -> bool:
+    """Whether every backward pass of whole weights is a step of the optimizer, as CUDA graphs need it."""
+    trainer = settings.trainer
+    return trainer.accumulate == 1 and settings.engine.oom == "stop" and not is_sharded(trainer.strategy)
+
+
+def cannot_compile(compiled: Compiled, device: str, whole_steps: bool) -> UserError | None:
+    """Why this machine or this training cannot have a network compiled so; None where it can."""
+    if compiled == "graphs" and device == "cpu":
+        return UserError(
             "engine.compile=graphs: CUDA graphs need a GPU, and this training runs on the CPU",
             "set engine.compile=auto or true",
         )
-    if asked.compile == "graphs" and (accumulate > 1 or asked.oom == "shrink"):
-        raise UserError(
-            "engine.compile=graphs: its gradients last for one backward pass, and this training adds up several",
-            "set engine.compile=true, or trainer.accumulate=1 and engine.oom=stop",
+    if compiled == "graphs" and not whole_steps:
+        return UserError(
+            "engine.compile=graphs: its gradients last for one backward pass of whole weights; "
+            "this training adds up several, or shards its weights",
+            "set engine.compile=true, or trainer.accumulate=1, engine.oom=stop and another strategy than fsdp",
         )
-    if asked.compile is True and device == "cpu" and compiler() is None:
-        raise UserError(
+    if compiled is True and device == "cpu" and compiler() is None:
+        return UserError(
             "engine.compile=true: torch.compile needs a C++ compiler on a CPU, and none is found",
             "install g++ or clang, or set engine.compile=auto",
         )
+    return None
+
+
+def require_engine(settings: TrainConfig) -> None:
+    """Raise UserError where the configuration asks for an engine that this machine or training cannot have."""
+    asked, device = settings.engine.compile, accelerator_kind(settings.trainer.accelerator)
+    if asked != "auto" and (why := cannot_compile(asked, device, has_whole_steps(settings))):
+        raise why
 
 
 def compiler() -> str | None:

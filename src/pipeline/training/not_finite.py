@@ -72,6 +72,10 @@ class WatchGradients(Callback):
                 for parameter in group["params"]:
                     parameter.grad = None
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._open is not None and self._open.known is not None and self._open.known.query():
+            self._look(trainer)  # at no cost, and its batches need not be kept
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer)
 

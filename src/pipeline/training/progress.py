@@ -19,6 +19,7 @@ from pipeline.training.progress_file import FoldProgress
 
 LINE_EVERY = 15.0  # s between lines where there is no terminal
 FILE_EVERY = 2.0  # s
+BAR_EVERY = 0.5  # s; the loss of a step on a GPU has to be waited for
 
 
 class ShowProgress(Callback):
@@ -37,13 +38,12 @@ class ShowProgress(Callback):
         self._bar_task: TaskID | None = None
         self._metric = ""
         self._loss: Tensor | None = None  # moving average
-        self._next_line = 0.0
-        self._next_file = 0.0
+        self._next_shown = self._next_file = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        self._next_line = time.monotonic() + LINE_EVERY
+        self._next_shown = time.monotonic() + (BAR_EVERY if self.console.is_terminal else LINE_EVERY)
         if self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
@@ -60,7 +60,7 @@ class ShowProgress(Callback):
             return
         now = time.monotonic()
         self._loss = loss if self._loss is None else torch.lerp(self._loss, loss, 0.1)
-        if self._bar is None and now < min(self._next_line, self._next_file):
+        if now < min(self._next_shown, self._next_file):
             return
         progress = self.pace.now(trainer.global_step)
         left = self.pace.elapsed * (1 - progress) / progress if progress > 0 else None
@@ -68,11 +68,14 @@ class ShowProgress(Callback):
         if now >= self._next_file:
             self._next_file = now + FILE_EVERY
             FoldProgress(progress, left, said).write(self.folder)
+        if now < self._next_shown:
+            return
         text = f"{self.title}  {said}"
         if self._bar is not None and self._bar_task is not None:
+            self._next_shown = now + BAR_EVERY
             self._bar.update(self._bar_task, completed=progress, description=text)
-        elif now >= self._next_line:
-            self._next_line = now + LINE_EVERY
+        else:
+            self._next_shown = now + LINE_EVERY
             words = in_words(float("nan") if left is None else left)
             self.console.print(f"{text}  {100 * progress:.0f} %, {words} left", highlight=False)
 

@@ -13,9 +13,9 @@ from pipeline.transforms.draws import checked_probability, checked_range
 
 
 def add_noise(image: Tensor, std: float, seed: int) -> None:
-    """Add Gaussian noise of this standard deviation in place, by the generator of the image's device."""
-    rng = torch.Generator(image.device).manual_seed(seed)
-    image.add_(torch.randn(image.shape, generator=rng, device=image.device, dtype=image.dtype), alpha=std)
+    """Add Gaussian noise of this standard deviation in place: the same on every device, drawn by the processor."""
+    drawn = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed), dtype=image.dtype)
+    image.add_(drawn.to(image.device), alpha=std)
 
 
 class RandomNoise(BatchTransform):
