@@ -11,6 +11,7 @@ import torch
 from mlflow import MlflowClient
 
 from pipeline.cli import main
+from pipeline.training.reproduction import compare_runs
 from tests.integration.generated import hippocampus
 from tests.torture.killing import COMMON
 
@@ -78,7 +79,23 @@ def test_what_differs_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "differs: torch: 1.0 then" in said
     assert "different: " in said
-    assert reproduce(tmp_path / "altered", tmp_path / "within", "tolerance=1e9") == 0
+
+
+def test_a_tolerance_is_for_numbers_and_not_for_decisions(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "altered")
+    path = tmp_path / "altered" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["metrics"]["dice"]["mean"] += 0.01
+    path.write_text(json.dumps(summary))
+    assert reproduce(tmp_path / "altered", tmp_path / "again", "tolerance=0.011") == 0
+    assert [entry.what for entry in compare_runs(tmp_path / "altered", tmp_path / "again", 0.009).differences] == [
+        "summary.metrics.dice.mean"
+    ]
+    summary["postprocessing"]["kept"] = ["a", "step", "too", "many"]
+    path.write_text(json.dumps(summary))
+    assert [entry.what for entry in compare_runs(tmp_path / "altered", tmp_path / "again", 1e9).differences] == [
+        "summary.postprocessing.kept"
+    ]
 
 
 def test_other_data_are_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
