@@ -9,6 +9,15 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+# what a user says of these layouts, and of the real sets that have them
+TUMOUR = "data.labels={0: background, 1: tumour}"
+SHENZHEN = ["data=table", "data.table=labels.csv", 'data.columns.case_id="{site}_{case_id}"',
+            'data.columns.patient_id="{site}_{case_id}"', 'data.columns.image="images/{file}"']  # fmt: skip
+NODULES = ["data=table", "data.table=nodules.csv", "data.columns.case_id=name", "data.columns.patient_id=patient",
+           'data.columns.image="images/{name}.nii.gz"']  # fmt: skip
+SARCOMA = ["data=files", 'data.images={CT: "{case}/CT_image.nii.gz", MR: "{case}/MR_T1_image.nii.gz", '
+           'PET: "{case}/PET_image.nii.gz"}', 'data.mask="{case}/CT_mask.nii.gz"']  # fmt: skip
+
 
 def blob(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A noisy image with a bright ball, and the ball."""

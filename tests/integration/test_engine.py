@@ -11,6 +11,7 @@ import yaml
 
 from pipeline.cli import main
 from pipeline.prediction.weights import network_weights, read_checkpoint
+from pipeline.training.device import computes_bf16
 from tests.integration.generated import hippocampus
 
 SHORT = ["experiment=hippocampus_unet", "network=nnunet", "network.width=8", "sampling.patch_size=[16,24,16]",
@@ -29,15 +30,18 @@ def test_the_engine_is_recorded_and_can_be_given(tmp_path: Path, capsys: pytest.
 
     first = train("first", "cache")
     assert "engine: " in capsys.readouterr().out
-    recorded = yaml.safe_load((tmp_path / "first" / "config.yaml").read_text())["engine"]
+    config = yaml.safe_load((tmp_path / "first" / "config.yaml").read_text())
+    recorded, precision = config["engine"], config["trainer"]["precision"]
     assert recorded["norm"] in ("stock", "fused")
     assert recorded["memory_format"] in ("contiguous", "channels_last") and recorded["compile"] is False
     found = json.loads((tmp_path / "first" / "provenance.json").read_text())["engine"]
     assert found["source"] == "measured" and found["engine"]["norm"] == recorded["norm"]
-    assert len(found["seconds"]) + len(found["failed"]) == 4
+    assert found["engine"]["precision"] == precision
+    assert json.loads((tmp_path / "first" / "model.json").read_text())["bf16"] == (precision == "bf16")
+    assert len(found["seconds"]) + len(found["failed"]) == (8 if computes_bf16("cpu") else 4)
 
     given = [f"engine.{key}={json.dumps(recorded[key])}" for key in ("norm", "memory_format", "compile")]
-    second = train("second", "elsewhere", *given)
+    second = train("second", "elsewhere", *given, f"trainer.precision={json.dumps(precision)}")
     assert list(first) == list(second)
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -1,4 +1,4 @@
-"""``plan`` and ``experiment=auto`` on tiny data sets of every kind, and plans of the real ones where they are."""
+"""``plan`` and ``experiment=auto`` on tiny data sets of every kind."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ from pipeline.config.compose import compose
 from pipeline.config.schema import TrainConfig
 from pipeline.config.validate import validate
 from pipeline.training.augmentation import batch_augmentation
-from tests.integration.generated import blob, hippocampus, medmnist, nodules, sarcoma, shenzhen
+from tests.integration.generated import (
+    NODULES,
+    SARCOMA,
+    SHENZHEN,
+    TUMOUR,
+    blob,
+    hippocampus,
+    medmnist,
+    nodules,
+    sarcoma,
+    shenzhen,
+)
 
 LABELS = "data.labels={0: background, 1: organ}"
-TUMOUR = "data.labels={0: background, 1: tumour}"
-SHENZHEN = ["data=table", "data.table=labels.csv", 'data.columns.case_id="{site}_{case_id}"',
-            'data.columns.patient_id="{site}_{case_id}"', 'data.columns.image="images/{file}"']  # fmt: skip
-NODULES = ["data=table", "data.table=nodules.csv", "data.columns.case_id=name", "data.columns.patient_id=patient",
-           'data.columns.image="images/{name}.nii.gz"']  # fmt: skip
-SARCOMA = ["data=files", 'data.images={CT: "{case}/CT_image.nii.gz", MR: "{case}/MR_T1_image.nii.gz", '
-           'PET: "{case}/PET_image.nii.gz"}', 'data.mask="{case}/CT_mask.nii.gz"']  # fmt: skip
 
 
 def volumes(root: Path, *, spacing: tuple[float, ...], shape: tuple[int, ...], hounsfield: bool) -> None:
@@ -219,25 +223,3 @@ def test_a_typo_for_what_is_planned_is_told_before_data_are_read(
     late = ["experiment=auto", *data("isotropic"), "plan.budget=5m", "transforms.preprocessing.0.axcodess=LPS"]
     assert main(late) == 2
     assert "Orientationd has no parameter 'axcodess'" in capsys.readouterr().err
-
-
-REAL = {
-    "Task04_Hippocampus": (["data=decathlon"], [1.0, 1.0, 1.0], [40, 56, 40], 7),
-    "shenzhen_xray": ([*SHENZHEN, 'data.columns.label="masks/{file}"', "data.labels={0: bg, 255: lung}"],
-                      None, [256, 256], None),
-    "lidc_nodules": ([*NODULES, 'data.columns.label="labels/{name}.nii.gz"', "data.labels={0: bg, 1: nodule}"],
-                     None, None, None),
-    "sts_sarcoma_ct_mr_pet": ([*SARCOMA, TUMOUR], None, None, None),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", REAL)
-def test_real_data(name: str, real_data: Callable[[str], Path], tmp_path: Path) -> None:
-    said, spacing, patch, batch = REAL[name]
-    path = tmp_path / "plan" / "my.yaml"
-    arguments = [*said, f"data.root={real_data(name)}"]
-    assert main(["plan", *arguments, "plan.accelerator=gpu", f"cache={tmp_path / 'cache'}", f"output={path}"]) == 0
-    settings = composed(path, *arguments).model
-    assert settings.transforms.spacing == spacing or spacing is None
-    assert settings.sampling.patch_size == patch or patch is None
-    assert settings.sampling.batch_size == batch or batch is None

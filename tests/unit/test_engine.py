@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import pipeline.training.device as device_module
+import pipeline.training.engine as engine_module
 from pipeline.config.compose import compose
 from pipeline.config.schema import TrainConfig
 from pipeline.config.schema_engine import Engine as EngineSection
@@ -24,7 +27,14 @@ from pipeline.errors import UserError
 from pipeline.networks.engine import Engine, can_fuse, fuse_norms, use_engine
 from pipeline.networks.learned_slope import LearnedSlope
 from pipeline.networks.norm_activation import NormActivation
-from pipeline.training.engine import candidates, cannot_compile, compiler, has_whole_steps, require_engine
+from pipeline.training.engine import (
+    candidates,
+    cannot_compile,
+    compiler,
+    has_whole_steps,
+    open_precisions,
+    require_engine,
+)
 from pipeline.training.engine_trial import Trial, choose, fastest
 from tests.unit.test_networks import CLASSIFIERS, CONFIGS, load
 
@@ -174,7 +184,7 @@ class Net(nn.Sequential):
 @pytest.fixture
 def trial() -> Iterator[Trial]:
     Net.built = 0
-    yield Trial((2, 1, 12, 12), torch.device("cpu"), bf16=False, seconds=5.0, steps=3, least_gain=0.0)
+    yield Trial((2, 1, 12, 12), torch.device("cpu"), seconds=5.0, steps=3, least_gain=0.0)
 
 
 def test_the_choice_is_measured_once_and_remembered(trial: Trial, tmp_path: Path) -> None:
@@ -224,7 +234,7 @@ def test_a_trial_in_which_all_fail_is_not_remembered(trial: Trial, tmp_path: Pat
 
 
 def test_time_limits_the_trial(trial: Trial, tmp_path: Path) -> None:
-    short = Trial(trial.batch, trial.device, trial.bf16, seconds=1e-6, steps=3, least_gain=0.0)
+    short = Trial(trial.batch, trial.device, seconds=1e-6, steps=3, least_gain=0.0)
     choice = choose([Engine(), FAST], Net, short, tmp_path, {})
     assert choice.engine == Engine() and choice.failed == {str(FAST): "out of time"}
 
@@ -268,11 +278,39 @@ def test_what_is_open_on_a_cpu() -> None:
     assert everything[:2] == [Engine(), FAST] and len(everything) == 4
     assert candidates(section(), "cpu", fusable=False) == [Engine(), Engine("stock", "channels_last")]
     assert not any(engine.compile for engine in everything)
+    both = candidates(section(), "cpu", ["32", "bf16"])
+    assert both[:3] == [Engine(), replace(FAST, precision="bf16"), FAST] and len(both) == 8
     assert candidates(section(norm="fused", memory_format="channels_last"), "cpu") == [FAST]
     assert {engine.norm for engine in candidates(section(), "cuda")} == {"stock"}
     on_gpu = candidates(section(), "cuda")
     assert on_gpu[:2] == [Engine(), Engine("stock", "channels_last", "graphs")] and len(on_gpu) == 4
     assert {engine.compile for engine in candidates(section(), "cuda", whole_steps=False)} == {False, True}
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "bf16", "recorded", "precisions"),
+    [
+        ("auto", "cpu", True, None, ["32", "bf16"]),
+        ("auto", "cpu", False, None, ["32"]),
+        ("auto", "cuda", True, None, ["bf16"]),
+        ("auto", "cpu", True, {"norm": "stock"}, ["bf16"]),  # by a run from before it was measured
+        ("auto", "cpu", True, {"precision": "32"}, ["32"]),
+        ("auto", "cpu", False, {"precision": "bf16"}, ["bf16"]),
+        ("32", "cpu", True, {"precision": "bf16"}, ["32"]),
+        ("bf16", "cpu", False, None, ["bf16"]),
+    ],
+)
+def test_which_precisions_are_open(
+    asked: str,
+    device: str,
+    bf16: bool,
+    recorded: dict[str, str] | None,
+    precisions: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (engine_module, device_module):
+        monkeypatch.setattr(module, "computes_bf16", lambda device: bf16)
+    assert open_precisions(asked, device, recorded) == precisions
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

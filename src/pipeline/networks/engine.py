@@ -1,4 +1,4 @@
-"""How a network is computed: which norm, which memory layout, compiled or not. Its weights stay the same."""
+"""How a network is computed: which norm, layout and precision, compiled or not. Its weights stay the same."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pipeline.networks.norm_activation import NormActivation
 NormKind = Literal["stock", "fused"]
 Compiled = bool | Literal["graphs"]
 Layout = Literal["contiguous", "channels_last"]
+Precision = Literal["32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class Engine:
     norm: NormKind = "stock"
     memory_format: Layout = "contiguous"
     compile: Compiled = False
+    precision: Precision = (
+        "32"  # whose autocast is entered around the network; ``use_engine`` leaves that to its caller
+    )
 
     @classmethod
     def recorded(cls, section: Mapping[str, Any] | None) -> Engine:
@@ -39,6 +43,7 @@ class Engine:
     def __str__(self) -> str:
         words = [f"{self.norm} norm", self.memory_format.replace("_", " ")]
         words += {False: [], True: ["compiled"], "graphs": ["compiled to CUDA graphs"]}[self.compile]
+        words += ["bf16"] if self.precision == "bf16" else []
         return ", ".join(words)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,7 +16,7 @@ from pipeline.config.build import build
 from pipeline.config.schema import TrainConfig
 from pipeline.config.schema_engine import Engine as EngineSection
 from pipeline.errors import UserError
-from pipeline.networks.engine import Compiled, Engine, Layout, NormKind, can_fuse
+from pipeline.networks.engine import Compiled, Engine, Layout, NormKind, Precision, can_fuse
 from pipeline.tracking.provenance import cpu_model
 from pipeline.training.device import accelerator_kind, choose_precision, computes_bf16
 from pipeline.training.devices import device_batch
@@ -43,7 +43,6 @@ def with_engine(
         if "compile" in known and cannot_compile(known["compile"], device.type, whole_steps):
             known["compile"] = False  # it was chosen on another machine, or for another training
         asked = asked.model_copy(update=known)
-    precision = choose_precision(trainer.precision, device.type)
     config = experiment.resolved()["network"]
 
     def network() -> nn.Module:
@@ -53,7 +52,6 @@ def with_engine(
     trial = Trial(
         batch=(device_batch(settings), experiment.channels, *experiment.patch_size),
         device=device,
-        bf16=precision == "bf16-mixed",
         seconds=asked.trial_seconds,
         steps=asked.trial_steps,
         least_gain=asked.least_gain,
@@ -61,15 +59,48 @@ def with_engine(
     identity = {"network": config, "machine": machine(device), "reproducible": str(settings.reproducible)}
     with torch.random.fork_rng(devices=[]):
         fusable = asked.norm == "auto" and can_fuse(network())
-    choice = choose(candidates(asked, device.type, fusable, whole_steps), network, trial, cache / "engine", identity)
+    precisions = open_precisions(trainer.precision, device.type, recorded)
+    engines = candidates(asked, device.type, precisions, fusable, whole_steps)
+    choice = choose(engines, network, trial, cache / "engine", identity)
     made = {"norm": choice.engine.norm, "memory_format": choice.engine.memory_format, "compile": choice.engine.compile}
-    chosen = settings.model_copy(update={"engine": asked.model_copy(update=made)})
-    tree = {**experiment.tree, "engine": {**cast(Mapping[str, Any], experiment.tree["engine"]), **made}}
+    precision = {"precision": choice.engine.precision}
+    updated = {"engine": asked.model_copy(update=made), "trainer": trainer.model_copy(update=precision)}
+    chosen = settings.model_copy(update=updated)
+    sections = {name: cast(Mapping[str, Any], experiment.tree[name]) for name in updated}
+    engine, with_precision = {**sections["engine"], **made}, {**sections["trainer"], **precision}
+    tree = {**experiment.tree, "engine": engine, "trainer": with_precision}
     return replace(experiment, settings=chosen, tree=tree), choice
 
 
-def candidates(asked: EngineSection, device: str, fusable: bool = True, whole_steps: bool = True) -> list[Engine]:
-    """Every engine that the configuration leaves open on this device, plain PyTorch first, then the least plain.
+def split_choice(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A resolved configuration without what ``with_engine`` chooses, and that alone."""
+    trainer = dict(tree["trainer"])
+    chosen = {"engine": tree["engine"], "trainer": {"precision": trainer.pop("precision")}}
+    return {**{name: value for name, value in tree.items() if name != "engine"}, "trainer": trainer}, chosen
+
+
+def open_precisions(asked: str, device: str, recorded: Mapping[str, Any] | None) -> list[Precision]:
+    """The precisions among which a trial chooses.
+
+    On a CPU with instructions for bf16 both are open: an AMD Zen 4 computes twice as fast in it, an Intel Xeon without
+    AMX slower than in float32.
+    """
+    if recorded and asked == "auto":
+        # A run from before the precision was measured had bf16 wherever the device has it.
+        asked = recorded.get("precision", "auto")
+    elif asked == "auto" and device == "cpu" and computes_bf16(device):
+        return ["32", "bf16"]
+    return ["bf16" if choose_precision(asked, device) == "bf16-mixed" else "32"]
+
+
+def candidates(
+    asked: EngineSection,
+    device: str,
+    precisions: Sequence[Precision] = ("32",),
+    fusable: bool = True,
+    whole_steps: bool = True,
+) -> list[Engine]:
+    """Every engine that is left open on this device, plain PyTorch first, then the least plain.
 
     ``fusable``: the network has norms that can be fused. ``whole_steps``: each backward pass is a step of the
     optimizer, so that no gradients have to outlive a CUDA graph.
@@ -85,7 +116,7 @@ def candidates(asked: EngineSection, device: str, fusable: bool = True, whole_st
         layouts = [asked.memory_format]
     if asked.compile != "auto":
         compiled = [asked.compile]
-    engines = [Engine(*values) for values in product(norms, layouts, compiled)]
+    engines = [Engine(*values) for values in product(norms, layouts, compiled, precisions)]
     # A compiler lays features out by itself: one layout is enough for it.
     engines = [engine for engine in engines if not engine.compile or engine.memory_format == layouts[-1]]
     return [*engines[:1], *reversed(engines[1:])]  # the time may not suffice for all

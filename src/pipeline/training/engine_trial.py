@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from pipeline.data.store.locks import locked
 from pipeline.json_file import write_json
-from pipeline.networks.engine import Engine, use_engine
+from pipeline.networks.engine import Engine, Precision, use_engine
 
-VERSION = 2  # of what is measured; another one forgets what was remembered
+VERSION = 3  # of what is measured; another one forgets what was remembered
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class Trial:
 
     batch: tuple[int, ...]
     device: torch.device
-    bf16: bool
     seconds: float
     steps: int
     least_gain: float
@@ -114,7 +113,7 @@ def measure(
     """
     times: dict[str, list[float]] = {}
     failed: dict[str, str] = {}
-    networks: dict[str, nn.Module] = {}
+    networks: dict[str, tuple[nn.Module, Engine]] = {}
     spent = 0.0
     devices = [trial.device] if trial.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -128,9 +127,9 @@ def measure(
             try:
                 network = use_engine(build_network().to(trial.device), engine, training=True).train()
                 for _ in range(3 if engine.compile else 1):
-                    warm = step(network, image, trial.bf16)
-                times[name] = [step(network, image, trial.bf16)]
-                networks[name] = network
+                    warm = step(network, image, engine.precision)
+                times[name] = [step(network, image, engine.precision)]
+                networks[name] = network, engine
                 spent += times[name][0] + (0 if engine.compile else warm)
             except Exception as error:  # whatever a backend throws here, training goes on without it
                 failed[name] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -139,18 +138,19 @@ def measure(
             if not waiting:
                 break
             for name in waiting:
-                times[name].append(step(networks[name], image, trial.bf16))
+                network, engine = networks[name]
+                times[name].append(step(network, image, engine.precision))
                 spent += times[name][-1]
     return {name: round(min(values), 6) for name, values in times.items()}, failed
 
 
-def step(network: nn.Module, image: Tensor, bf16: bool) -> float:
+def step(network: nn.Module, image: Tensor, precision: Precision) -> float:
     """Seconds of one forward and backward pass."""
     if image.device.type == "cuda":
         torch.cuda.synchronize(image.device)
     begun = time.perf_counter()
     network.zero_grad(set_to_none=True)
-    with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16"):
         outputs = network(image)
     outputs = [outputs] if isinstance(outputs, Tensor) else outputs
     torch.stack([output.float().square().mean() for output in outputs]).sum().backward()
@@ -160,4 +160,4 @@ def step(network: nn.Module, image: Tensor, bf16: bool) -> float:
 
 
 def _plain(trial: Trial) -> dict[str, Any]:
-    return {"batch": list(trial.batch), "device": str(trial.device), "bf16": trial.bf16}
+    return {"batch": list(trial.batch), "device": str(trial.device)}

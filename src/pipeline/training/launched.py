@@ -19,6 +19,7 @@ from pipeline.training.begin import found_here, tags_of
 from pipeline.training.crossval import start_parent
 from pipeline.training.devices import threads_of
 from pipeline.training.duration import seconds_of
+from pipeline.training.engine import split_choice
 from pipeline.training.experiment import folds_to_run
 from pipeline.training.interrupt import Stopped
 from pipeline.training.job_table import JobTable
@@ -79,7 +80,7 @@ def train_by_jobs(opened: Opened, *, resumed: bool) -> int:
         tracker = open_tracker(settings, output)
         if tracker is not None:
             found = found_here(settings) | {"data_hash": opened.checked.data_hash}
-            params = {key: value for key, value in experiment.resolved().items() if key != "engine"}
+            params, _ = split_choice(experiment.resolved())  # the first job chooses the rest
             start_parent(tracker, settings, output, tags_of(found, settings.task), params)
             tracker.close(None)
         jobs = FoldJobs(output, folds, threads=engine.cores, trusted=opened.trusted)

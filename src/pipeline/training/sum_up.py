@@ -12,6 +12,7 @@ from pipeline.json_file import read_json
 from pipeline.tracking.lock import Lock
 from pipeline.tracking.tracker import Status
 from pipeline.training.crossval import Pooled, start_parent
+from pipeline.training.engine import split_choice
 from pipeline.training.experiment import Experiment
 from pipeline.training.jobs import JOBS_FOLDER, Launched
 from pipeline.training.prepare import Opened
@@ -31,7 +32,7 @@ def sum_up(experiment: Experiment, folds: Sequence[int]) -> dict[str, Any]:
             status: Status = "FAILED"
             try:
                 if tracker is not None:
-                    start_parent(tracker, experiment.settings, output, {}, {"engine": experiment.resolved()["engine"]})
+                    start_parent(tracker, experiment.settings, output, {}, split_choice(experiment.resolved())[1])
                 Pooled(experiment, folds, tracker).summarise()
                 status = "FINISHED"
             finally:
