@@ -49,6 +49,8 @@ CPU = {
     "fused bf16": (FUSED, True, False),
     "fused bf16, channels last": (LAST, True, False),
     "plain fp32, kept memory": (Engine(), False, True),
+    "fused fp32, kept memory": (FUSED, False, True),
+    "fused fp32, channels last, kept memory": (LAST, False, True),
     "plain bf16, kept memory": (Engine(), True, True),
     "fused bf16, kept memory": (FUSED, True, True),
     "fused bf16, channels last, kept memory": (LAST, True, True),

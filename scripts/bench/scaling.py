@@ -4,10 +4,10 @@
                                     [--parts patch batch cores volume]
 
 The ceiling is what the arithmetic alone would take: the floating-point operations of convolutions (counted by torch,
-2 an addition and multiplication) at the rate of the best convolution that was found here (64 to 128 features, 3x3x3,
-bf16 where the device computes in it). Steps: forward, loss, backward, clipping, AdamW, on random patches. Workers and
-threads: the pipeline as it is run, `train experiment=auto` on generated CTs, nnU-Net's augmentation included, from the
-clock in metrics.csv;
+2 an addition and multiplication) at the rate of the best convolution that was found here (64 to 128 features, 3x3x3),
+in the faster of float32 and, where the device computes in it, bf16; so is everything else here. Steps: forward, loss,
+backward, clipping, AdamW, on random patches. Workers and threads: the pipeline as it is run, `train experiment=auto` on
+generated CTs, nnU-Net's augmentation included, from the clock in metrics.csv;
 ceiling: the rate of one thread times the threads. Prediction: sliding window, overlap 0.5, windows 64x64x64, to class
 indices; ceiling: the operations of its windows.
 Prints a table of medians and ranges, and draws them.
@@ -48,11 +48,10 @@ from pipeline.tasks.base import to_float
 from pipeline.tasks.deep_supervision import DeepSupervision
 from pipeline.tasks.losses import DiceCELoss
 from pipeline.tracking.provenance import cpu_model
-from pipeline.training.device import choose_precision
+from pipeline.training.device import computes_bf16
 
 CLASSES = 3
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-BF16 = choose_precision("auto", DEVICE.type) == "bf16-mixed"
 ENGINE = Engine("fused", "channels_last") if DEVICE.type == "cpu" else Engine("stock", "channels_last")
 PATCHES = (32, 48, 64, 80, 96, 128)
 BATCHES = (1, 2, 4, 8, 16)
@@ -89,14 +88,14 @@ def repeats(action: Callable[[], Any], least_seconds: float) -> tuple[float, ...
     return tuple(found)
 
 
-def best_rate() -> float:
+def best_rate(bf16: bool) -> float:
     """Operations a second of the best convolution found, forward."""
     rates = []
     for features, size in itertools.product((64, 128), (24, 48)):
         layer = torch.nn.Conv3d(features, features, 3, padding=1, bias=False).to(DEVICE)
         image = torch.randn(2, features, size, size, size, device=DEVICE)
         layer, image = layer.to(memory_format=torch.channels_last_3d), image.to(memory_format=torch.channels_last_3d)
-        kind = torch.bfloat16 if BF16 else torch.float32
+        kind = torch.bfloat16 if bf16 else torch.float32
         layer, image = layer.to(kind), image.to(kind)
         with torch.inference_mode():
             seconds = min(repeats(lambda layer=layer, image=image: layer(image), 1.0))
@@ -127,7 +126,7 @@ def operations(action: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def step_of(name: str, patch: Sequence[int], batch: int) -> Callable[[], None]:
+def step_of(name: str, patch: Sequence[int], batch: int, bf16: bool) -> Callable[[], None]:
     """A training step on random patches."""
     network = network_of(name, patch, True)
     image = torch.randn(batch, 1, *patch, device=DEVICE)
@@ -137,7 +136,7 @@ def step_of(name: str, patch: Sequence[int], batch: int) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=BF16):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
             value = loss(to_float(network(image)), truth)
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 12.0)
@@ -154,7 +153,7 @@ def steps(part: str, options: argparse.Namespace, rate: float) -> list[Point]:
         for patch, batch in cases:
             if name == "nnunet" and patch[0] * batch > 2 * options.nnunet_patch:
                 continue
-            step = step_of(name, patch, batch)
+            step = step_of(name, patch, batch, options.bf16)
             ceiling = operations(step) / rate
             x, label = (patch[0] ** 3, f"{patch[0]}^3") if part == "patch" else (batch, str(batch))
             found.append(Point(part, name, x, label, repeats(step, options.least_seconds), ceiling))
@@ -202,7 +201,7 @@ def volume(options: argparse.Namespace, rate: float) -> list[Point]:
             image = torch.randn(1, *shape, device=DEVICE)
 
             def predict(network: Any = network, image: Any = image, window: Any = window, grid: Any = grid) -> None:
-                with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16, enabled=BF16):
+                with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16, enabled=options.bf16):
                     blocks = window.blocks([network], image, lambda logits: torch.softmax(logits, dim=1))
                     grid.fill(blocks, window.axis(image.shape[1:]))
 
@@ -276,10 +275,12 @@ def main() -> None:
     options = parser.parse_args()
     if DEVICE.type == "cpu":
         keep_freed_memory()
-    rate = best_rate()
+    rates = {bf16: best_rate(bf16) for bf16 in ([False, True] if computes_bf16(DEVICE.type) else [False])}
+    options.bf16 = max(rates, key=lambda bf16: rates[bf16])
+    rate = rates[options.bf16]
     here = f"{cpu_model()}, {torch.get_num_threads()} threads"
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else here
-    kind = "bf16" if BF16 else "float32"
+    kind = "bf16" if options.bf16 else "float32"
     heading = f"{device}, torch {torch.__version__}, {kind}; best convolution {rate / 1e9:.0f} GFLOP/s"
     print(f"{heading}\n\n| part | | | s, median (range) | ceiling |\n|---|---|---|---|---|")
     points: list[Point] = []

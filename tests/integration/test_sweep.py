@@ -35,6 +35,7 @@ TINY = (
     "trainer.threads=1",
     "engine.norm=stock",
     "engine.memory_format=contiguous",
+    "trainer.precision='32'",
     "fingerprint.sample_voxels=100",
     "checkpoint.every=0.1s",
     "checkpoint.share=1",
