@@ -9,6 +9,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from pipeline.collective import gathered
+from pipeline.ranks import rank
+
 LOSS, FALLBACK, SKIPPED = "train_loss", "sampling_fallback", "skipped_steps"
 
 
@@ -59,8 +62,12 @@ class EpochSums(Callback):
         return values
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": dict(self._sums), "fallbacks": self.fallbacks, "skipped": self.skipped}
+        parts = gathered(self._sums)  # every process saves, the first one's state is written
+        names = dict.fromkeys(name for part in parts for name in part)
+        sums = {name: torch.stack([part[name].cpu() for part in parts if name in part]).sum(0) for name in names}
+        return {"sums": sums, "fallbacks": self.fallbacks, "skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._sums = dict(state_dict["sums"])
+        share = 1 if rank() == 0 else 0  # the sums are of all processes, so one of them goes on with them
+        self._sums = {name: value * share for name, value in state_dict["sums"].items()}
         self.fallbacks, self.skipped = state_dict["fallbacks"], state_dict["skipped"]

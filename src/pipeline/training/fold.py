@@ -21,6 +21,7 @@ from pipeline.data.loading import Batch
 from pipeline.data.order import EpochBatches
 from pipeline.json_file import read_json, write_json
 from pipeline.prediction.weights import weights_digests
+from pipeline.ranks import rank
 from pipeline.tasks.base import Task
 from pipeline.training.breakdown import NoteBatch, explained
 from pipeline.training.checkpoint import AtomicCheckpointIO, remove_partial
@@ -109,7 +110,11 @@ def fit_fold(
     ``cases``: the ids that batches mean by ``case``.
     ``send(metrics, epoch)`` receives each epoch's metrics. Raises Stopped when ``interrupt`` asks for it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    points = folder / RESUME_FOLDER
+    if rank() == 0:  # another process that came first would leave the first one a folder that is not empty
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partial(folder / "checkpoints")
+        remove_partial(points)
     keep, sums, note = KeepCheckpoints(folder / "checkpoints"), EpochSums(), NoteBatch(cases)
     callbacks: list[Callback] = [pace]
     if settings.max_seconds is not None and pace.replay is None:
@@ -129,9 +134,6 @@ def fit_fold(
         callbacks.append(
             EarlyStopping("val_metric", mode="max", patience=settings.early_stopping, check_on_train_epoch_end=False)
         )
-    points = folder / RESUME_FOLDER
-    remove_partial(folder / "checkpoints")
-    remove_partial(points)
     callbacks.append(SaveResumePoints(points, interrupt, every=settings.save_every, share=settings.save_share))
     point = newest_point(points)
     if point is not None:

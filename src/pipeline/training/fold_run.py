@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.inference.decision import Decision
 from pipeline.networks.engine import Engine, use_engine
 from pipeline.networks.modalities import CompleteModalities
+from pipeline.networks.shared_batch_norm import share_batch_norm
 from pipeline.prediction.cases import classify_cases, segment_cases
 from pipeline.prediction.weights import network_weights, read_checkpoint
 from pipeline.randomness import draw_seed, generator
@@ -245,6 +246,8 @@ class FoldRun:
     def _network(self, *, training: bool) -> nn.Module:
         """The network on its engine; where cases may lack modalities, with what stands in for them."""
         network = use_engine(self._build("network"), Engine.recorded(self.config["engine"]), training=training)
+        if training and self.processes.count > 1:
+            network = share_batch_norm(network, self.device)
         if not self.experiment.incomplete:
             return network
         fill = [0.0] * self.experiment.channels

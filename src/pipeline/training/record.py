@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
+from pipeline.ranks import rank
 from pipeline.training.checkpoint import with_room
 from pipeline.training.epoch_sums import EpochSums
 
@@ -79,4 +80,5 @@ class RecordMetrics(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
-        self._write()  # rows after the point from which training is resumed are written again
+        if rank() == 0:
+            self._write()  # rows after the point from which training is resumed are written again
