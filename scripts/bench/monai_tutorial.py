@@ -7,9 +7,8 @@ once, RandCropByPosNegLabeld with four samples of each case, batches of two case
 units and batch norm, DiceLoss, Adam 1e-4, in float32. The pipeline's side is its train command with
 network=monai_unet of the same channels, Dice of the foreground, Adam, the same patch and 8 patches a step, and its own
 defaults for the rest: the faster precision, gradient clipping, epochs of 20 steps (the tutorial's have 80). No
-augmentation on either side. Every
-round starts a process for each side; the first quarter of its steps, in which caches fill, does not count. Prints
-samples a second, median (range) of the rounds, and their ratio.
+augmentation on either side. Every round starts a process for each side; the first quarter of its steps, in which caches
+fill, does not count. Prints samples a second, median (range) of the rounds, and their ratio.
 """
 
 from __future__ import annotations
