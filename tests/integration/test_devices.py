@@ -24,7 +24,7 @@ from tests.integration.generated import hippocampus, shenzhen
 from tests.torture.killing import COMMON
 
 SMALL = [*COMMON, "folds.count=2", "schedule.epochs=2", "sampling.batches_per_epoch=3", "sampling.batch_size=4",
-         "trainer.validate_every=1", "trainer.validate_cases=3", "trainer.precision='32'", "sampling.batch_of=all",
+         "trainer.validate_every=1", "trainer.validate_cases=3", "trainer.precision=32", "sampling.batch_of=all",
          "optimizer=sgd", "tracking.enabled=false"]  # fmt: skip
 THREE_D = ["experiment=hippocampus_unet", "sampling.patch_size=[16,24,16]", "network.width=4", "loss=dice_ce_batch"]
 TWO_D = ["experiment=tb_xray_cnn", "transforms.size=[32,32]", "network.width=4", "loss.class_weights=inverse"]

@@ -59,7 +59,7 @@ LONG = "schedule.epochs=500"
 MEMORY = 1_500_000_000  # bytes beyond what the imports take
 LARGE = ["sampling.patch_size=[32,32,32]", "sampling.batch_size=48",
          "sampling.batches_per_epoch=1", "schedule.epochs=1",
-         "network=nnunet", "network.width=16", "engine.keep_memory=false", "trainer.precision='32'"]  # fmt: skip
+         "network=nnunet", "network.width=16", "engine.keep_memory=false", "trainer.precision=32"]  # fmt: skip
 
 
 @pytest.mark.parametrize(

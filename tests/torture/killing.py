@@ -47,7 +47,7 @@ COMMON = (
     "checkpoint.share=1",
     "engine.norm=stock",
     "engine.memory_format=contiguous",
-    "trainer.precision='32'",
+    "trainer.precision=32",
     "fingerprint.sample_voxels=100",
 )
 THREE_D = ("experiment=hippocampus_unet", "sampling.patch_size=[16,24,16]", "network.width=4", *COMMON)

@@ -313,6 +313,12 @@ def test_which_precisions_are_open(
     assert open_precisions(asked, device, recorded) == precisions
 
 
+def test_a_precision_needs_no_quotes() -> None:
+    assert settings_of("trainer.precision=32").trainer.precision == "32"
+    with pytest.raises(UserError, match="16: should be 'auto', '32' or 'bf16'"):
+        settings_of("trainer.precision=16")
+
+
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert shutil.which("c++") is None and compiler() is None

@@ -150,14 +150,23 @@ class _Check:
         return self.model.model_validate_json(json.dumps(resolved, default=repr), strict=True)
 
     def _typed_text(self, resolved: dict[str, Any]) -> dict[str, Any]:
-        """Where text is wanted, a number typed on the command line is the text that was typed (``run=1e5``)."""
+        """Where text is wanted, a number is that text: as typed on the command line (``run=1e5``), or as one of the few
+        values that a key may have (``precision: 32``).
+        """
         try:
             self._instance(resolved)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
                 keys = _path(detail["loc"], resolved)
                 raw = self.composition.raw_text(keys)
-                if detail["type"] == "string_type" and raw and isinstance(detail["input"], int | float):
+                if not isinstance(detail["input"], int | float):
+                    continue
+                if detail["type"] == "literal_error":
+                    number = str(detail["input"])
+                    raw = number if f"'{number}'" in detail["ctx"]["expected"] else None
+                elif detail["type"] != "string_type":
+                    raw = None
+                if raw:
                     _set(resolved, keys, raw)
                     _set(self.tree, keys, raw)
         return resolved
