@@ -14,6 +14,12 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def leave() -> None:
+    """Have nothing more to tell the others. Threads of theirs that outlive the interpreter abort it as it ends."""
+    if processes() > 1:
+        dist.destroy_process_group()
+
+
 def gathered(value: Any) -> list[Any]:
     """The value of every process, by rank. To be called by all of them."""
     if processes() == 1:

@@ -31,9 +31,13 @@ def until_stopped(work: Callable[[Interrupt], int]) -> int:
     interrupt = Interrupt()
     try:
         with interrupt.listening():
-            return work(interrupt)
+            status = work(interrupt)
     except Stopped as stopped:
-        return stopped.status
+        status = stopped.status
+    from pipeline.collective import leave
+
+    leave()
+    return status
 
 
 class Interrupt:
