@@ -81,7 +81,21 @@ def test_a_plan_trains_unedited(
     monkeypatch.chdir(tmp_path)
     arguments = [*said, "cache=cache", *([] if folder is None else [f"data.root={real_data(folder)}"])]
     assert main(["plan", *arguments, "plan.budget=30s", "output=conf/plan/my.yaml"]) == 0
-    assert main(["train", "plan=my", *arguments, "folds.run=[0]", "tracking.enabled=false", "output=run"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--config-dir",
+                "conf",
+                "plan=my",
+                *arguments,
+                "folds.run=[0]",
+                "tracking.enabled=false",
+                "output=run",
+            ]
+        )
+        == 0
+    )
     summary = json.loads(Path("run/summary.json").read_text())
     assert summary["metrics"][metric]["mean"] > least
     with Path("run/fold_0/metrics.csv").open() as file:
