@@ -158,17 +158,14 @@ class _Check:
         except ValidationError as error:
             for detail in error.errors(include_url=False):
                 keys = _path(detail["loc"], resolved)
-                raw = self.composition.raw_text(keys)
-                if not isinstance(detail["input"], int | float):
-                    continue
-                if detail["type"] == "literal_error":
-                    number = str(detail["input"])
-                    raw = number if f"'{number}'" in detail["ctx"]["expected"] else None
-                elif detail["type"] != "string_type":
-                    raw = None
-                if raw:
-                    _set(resolved, keys, raw)
-                    _set(self.tree, keys, raw)
+                number, text = detail["input"], None
+                if isinstance(number, int | float) and detail["type"] == "string_type":
+                    text = self.composition.raw_text(keys)
+                elif isinstance(number, int | float) and detail["type"] == "literal_error":
+                    text = str(number) if f"'{number}'" in detail["ctx"]["expected"] else None
+                if text:
+                    _set(resolved, keys, text)
+                    _set(self.tree, keys, text)
         return resolved
 
     def _schema_fault(self, keys: Keys, faults: list[Any]) -> None:

@@ -21,14 +21,15 @@ Precision = Literal["32", "bf16"]
 
 @dataclass(frozen=True)
 class Engine:
-    """A choice; the default is plain PyTorch. See conf/train.yaml for the meaning of each value."""
+    """A choice; the default is plain PyTorch. See conf/train.yaml for the meaning of each value.
+
+    ``precision`` is trainer.precision: who calls the network enters its autocast, ``use_engine`` does not.
+    """
 
     norm: NormKind = "stock"
     memory_format: Layout = "contiguous"
     compile: Compiled = False
-    precision: Precision = (
-        "32"  # whose autocast is entered around the network; ``use_engine`` leaves that to its caller
-    )
+    precision: Precision = "32"
 
     @classmethod
     def recorded(cls, section: Mapping[str, Any] | None) -> Engine:

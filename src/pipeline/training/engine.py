@@ -62,14 +62,14 @@ def with_engine(
     precisions = open_precisions(trainer.precision, device.type, recorded)
     engines = candidates(asked, device.type, precisions, fusable, whole_steps)
     choice = choose(engines, network, trial, cache / "engine", identity)
-    made = {"norm": choice.engine.norm, "memory_format": choice.engine.memory_format, "compile": choice.engine.compile}
-    precision = {"precision": choice.engine.precision}
-    updated = {"engine": asked.model_copy(update=made), "trainer": trainer.model_copy(update=precision)}
-    chosen = settings.model_copy(update=updated)
-    sections = {name: cast(Mapping[str, Any], experiment.tree[name]) for name in updated}
-    engine, with_precision = {**sections["engine"], **made}, {**sections["trainer"], **precision}
-    tree = {**experiment.tree, "engine": engine, "trainer": with_precision}
-    return replace(experiment, settings=chosen, tree=tree), choice
+    made = {
+        "engine": {name: getattr(choice.engine, name) for name in CHOSEN},
+        "trainer": {"precision": choice.engine.precision},
+    }
+    sections = {name: getattr(settings, name).model_copy(update=values) for name, values in made.items()}
+    nodes = {name: {**cast(Mapping[str, Any], experiment.tree[name]), **values} for name, values in made.items()}
+    chosen = settings.model_copy(update=sections)
+    return replace(experiment, settings=chosen, tree={**experiment.tree, **nodes}), choice
 
 
 def split_choice(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

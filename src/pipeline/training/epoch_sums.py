@@ -62,9 +62,10 @@ class EpochSums(Callback):
         return values
 
     def state_dict(self) -> dict[str, Any]:
-        parts = gathered(self._sums)  # every process saves, the first one's state is written
+        # Every process saves, the first one's state is written. From the processor: no GPU lands on another's.
+        parts = gathered({name: value.cpu() for name, value in self._sums.items()})
         names = dict.fromkeys(name for part in parts for name in part)
-        sums = {name: torch.stack([part[name].cpu() for part in parts if name in part]).sum(0) for name in names}
+        sums = {name: torch.stack([part[name] for part in parts if name in part]).sum(0) for name in names}
         return {"sums": sums, "fallbacks": self.fallbacks, "skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
