@@ -32,15 +32,15 @@ PLANS = {
 TRAINED = {
     "hippocampus": ("Task04_Hippocampus", HIPPOCAMPUS, "dice", 0.5),
     "lungs in X-rays": ("shenzhen_xray", LUNGS, "dice", 0.8),
-    "nodules": ("lidc_nodules", NODULE, "dice", 0.0),
-    "sarcoma": ("sts_sarcoma_ct_mr_pet", [*SARCOMA, TUMOUR], "dice", 0.0),
+    "nodules": ("lidc_nodules", NODULE, "dice", 0.3),
+    "sarcoma": ("sts_sarcoma_ct_mr_pet", [*SARCOMA, TUMOUR], "dice", 0.05),
     "phantom": (None, ["data=phantom_lung"], "dice", 0.3),
     "tuberculosis": ("shenzhen_xray", [*SHENZHEN, *CLASSES, "data.columns.target=tuberculosis"], "auroc", 0.5),
     "malignancy": (
         "lidc_nodules",
         [*NODULES, *CLASSES, "data.columns.target=class", "data.targets=[benign,malignant]"],
         "auroc",
-        0.4,
+        0.5,
     ),
     "pneumonia": (
         "medmnist_2d",

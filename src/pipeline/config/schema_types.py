@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Node = dict[str, Any]
+
+def _names_target(node: dict[str, Any]) -> dict[str, Any]:
+    if not node.get("_target_"):
+        raise ValueError("has no _target_, so nothing says what to build")
+    return node
+
+
+Node = Annotated[dict[str, Any], AfterValidator(_names_target)]
 Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(s|m|h|d)$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(gt=0, lt=100)]
