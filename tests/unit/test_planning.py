@@ -115,7 +115,7 @@ def test_a_short_budget_on_a_cpu() -> None:
     plan = values(HIPPOCAMPUS, MINUTES)
     network = plan["network"]
     assert network["strides"] == [[1, 1, 1], *[[2, 2, 2]] * 3]
-    assert (network["width"], network["full_resolution"], network["residual"]) == (32, True, False)
+    assert (network["width"], network["full_resolution"], network["residual"]) == (16, True, False)
     assert (plan["schedule"]["budget"], plan["schedule"]["epochs"]) == ("15m", None)
     assert (choice(HIPPOCAMPUS, "optimizer", MINUTES), plan["optimizer"]["lr"]) == ("muon", 0.008)
     assert plan["sampling"]["batches_per_epoch"] == 50
@@ -125,7 +125,8 @@ def test_a_short_budget_on_a_cpu() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds", "accelerator", "width", "full"),
-    [("9m", 540.0, "cpu", 16, False), ("10m", 600.0, "cpu", 32, True), ("none", None, "cpu", 32, True),
+    [("1m", 60.0, "cpu", 16, False), ("2m", 120.0, "cpu", 16, True), ("29m", 1740.0, "cpu", 16, True),
+     ("30m", 1800.0, "cpu", 32, True), ("none", None, "cpu", 32, True),
      ("59m", 3540.0, "gpu", 32, True), ("1h", 3600.0, "gpu", 32, True), ("none", None, "gpu", 32, True)],
 )  # fmt: skip
 def test_regimes(text: str, seconds: float | None, accelerator: Any, width: int, full: bool) -> None:
@@ -138,9 +139,10 @@ def test_small_images_have_a_row_of_their_own() -> None:
     picture = values(XRAY, MINUTES)
     assert (picture["network"]["width"], picture["network"]["full_resolution"]) == (16, True)
     assert picture["sampling"]["batch_size"] == 4
-    assert not values(LUNG, MINUTES)["network"]["full_resolution"]
+    for budget in (MINUTES, Budget("4m", 240.0, 8.0, "cpu")):
+        assert not values(LUNG, budget)["network"]["full_resolution"]
     text = make_plan(HIPPOCAMPUS, RULES, MINUTES).text("")
-    assert "regime of cpu, images of at most 100000 voxels" in text
+    assert "regime of cpu below 30 min, images of at most 100000 voxels" in text
 
 
 @pytest.mark.parametrize("minutes", [1, 10, 60, 120, 1000, None])
@@ -271,4 +273,4 @@ def test_an_empty_fingerprint_is_named() -> None:
 
 def test_a_plan_in_one_line() -> None:
     plan: Plan = make_plan(HIPPOCAMPUS, RULES, MINUTES)
-    assert plan.line == "spacing 1 x 1 x 1 mm, patch 32 x 48 x 32, batch 4, unet of width 32, muon 0.008, 15m"
+    assert plan.line == "spacing 1 x 1 x 1 mm, patch 32 x 48 x 32, batch 4, unet of width 16, muon 0.008, 15m"
