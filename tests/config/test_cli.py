@@ -79,8 +79,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["-m", "seed=0,1", "output=x"], "names one folder for 2 runs"),
         (["-m", "seed=0,1", "sede=1"], "did you mean seed?"),
         (["predict", "run=a", "input=b"], "output=VALUE"),
-        (["experiment=lung_unet", "network._target_=null"], "has no _target_, so nothing says what to build"),
-        (["experiment=lung_unet", "~loss.function._target_"], "loss.function"),
+        (["experiment=lung_unet", "~network._target_"], "has no _target_, so nothing says what to build"),
+        (["experiment=lung_unet", "~loss.function._target_"], "has no _target_, so nothing says what to build"),
+        (
+            ["experiment=lung_unet", "network._target_=null"],
+            "error: network._target_ (command line): _target_ None is not a dotted path",
+        ),
     ],
 )
 def test_a_wrong_command_line(arguments: list[str], answer: str, capsys: pytest.CaptureFixture[str]) -> None:

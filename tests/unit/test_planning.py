@@ -142,7 +142,7 @@ def test_small_images_have_a_row_of_their_own() -> None:
     for budget in (MINUTES, Budget("4m", 240.0, 8.0, "cpu")):
         assert not values(LUNG, budget)["network"]["full_resolution"]
     text = make_plan(HIPPOCAMPUS, RULES, MINUTES).text("")
-    assert "regime of cpu below 30 min, images of at most 100000 voxels" in text
+    assert "regime of cpu from 2 min below 30 min, images of at most 100000 voxels" in text
 
 
 @pytest.mark.parametrize("minutes", [1, 10, 60, 120, 1000, None])

@@ -104,6 +104,7 @@ class Regime(Section):
     """What budgets of an accelerator deserve; names are options of the groups of the same names."""
 
     accelerator: Literal["cpu", "gpu"]
+    from_min: Positive | None = None
     below_min: Positive | None
     optimizer: str
     lr: Positive
@@ -114,7 +115,17 @@ class Regime(Section):
     @property
     def words(self) -> str:
         """Which budgets it is for."""
-        return f"regime of {self.accelerator}" + ("" if self.below_min is None else f" below {self.below_min:g} min")
+        least = "" if self.from_min is None else f" from {self.from_min:g} min"
+        limit = "" if self.below_min is None else f" below {self.below_min:g} min"
+        return f"regime of {self.accelerator}{least}{limit}"
+
+    def holds(self, minutes: float | None) -> bool:
+        """Whether it is for budgets of so many minutes; None: no limit of time."""
+        if minutes is None:
+            return self.below_min is None
+        return (self.from_min is None or minutes >= self.from_min) and (
+            self.below_min is None or minutes < self.below_min
+        )
 
     def suits(self, shape: Sequence[int] | None) -> bool:
         """Whether it is for a median image of ``shape`` voxels; None: what is for any."""

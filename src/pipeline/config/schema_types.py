@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def _names_target(node: dict[str, Any]) -> dict[str, Any]:
-    if not node.get("_target_"):
+    if "_target_" not in node:
         raise ValueError("has no _target_, so nothing says what to build")
     return node
 

@@ -50,9 +50,9 @@ class Budget:
 
         Raises UserError where none does.
         """
+        minutes = None if self.seconds is None else self.seconds / 60
         for row in table:
-            fits = row.below_min is None or (self.seconds is not None and self.seconds < 60 * row.below_min)
-            if row.accelerator == self.accelerator and fits and row.suits(shape):
+            if row.accelerator == self.accelerator and row.holds(minutes) and row.suits(shape):
                 return row
         raise UserError(
             f"planning: no regime for {self.words}", "end the table of regimes with a row whose below_min is null"
