@@ -143,6 +143,7 @@ def main() -> None:
         for _ in range(options.rounds):
             found["nnU-Net"].append(rival(options, work, busy, options.seconds))
             found["ours"].append(ours(options, work, busy, splits))
+            print({name: rounds[-1] for name, rounds in found.items()}, file=sys.stderr, flush=True)
     print(f"{torch.cuda.get_device_name()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}")
     print("| | trained | samples/s | device busy, % |\n|---|---|---|---|")
     for name, rounds in found.items():

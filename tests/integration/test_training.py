@@ -97,6 +97,18 @@ def test_auto_flips_nothing_that_was_not_mirrored_in_training(
     assert "mirroring" not in capsys.readouterr().out
 
 
+def test_validation_during_training_flips_nothing_unless_asked(data: Path, tmp_path: Path) -> None:
+    def course(name: str, *overrides: str) -> list[float]:
+        train(data, tmp_path / name, "schedule.epochs=1", *overrides)
+        found: list[float] = pd.read_csv(tmp_path / name / "fold_0" / "metrics.csv")["val_metric"].tolist()
+        return found
+
+    flips = "inference.mirror_axes=[0,1,2]"
+    plain = course("no_axes")
+    assert course("default", flips) == plain
+    assert course("asked", flips, "trainer.validate_flips=true") != plain
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["null", "nnunet"])
 def test_worker_processes_change_nothing(data: Path, tmp_path: Path, augmentation: str) -> None:

@@ -103,6 +103,7 @@ class Trainer(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None
     validate_every: Count
     validate_cases: Count | None
+    validate_flips: bool
     early_stopping: Count | None
 
 

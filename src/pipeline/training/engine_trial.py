@@ -44,7 +44,9 @@ class Choice:
         """One line for people."""
         if self.source == "given":
             return f"engine: {self.engine}"
-        stock, chosen = self.seconds.get(str(Engine())), self.seconds.get(str(self.engine))
+        plain = (str(Engine(precision=precision)) for precision in ("32", self.engine.precision))
+        stock = next((self.seconds[name] for name in plain if name in self.seconds), None)
+        chosen = self.seconds.get(str(self.engine))
         gain = "" if stock is None or chosen is None else f", {stock / chosen:.2f} times as fast as plain PyTorch"
         return f"engine: {self.engine} ({self.source}{gain})"
 

@@ -118,11 +118,15 @@ class Experiment:
         trained = {axis for node in self._mirrors for axis in _axes_of(node.get("axes"))}
         return [axis for axis in self.sides.mirrored(dims) if axis in trained]
 
-    def predictor(self) -> Any:
-        """What makes the logits of a whole image: a SlidingWindow, or a WholeImage in classification."""
+    def predictor(self, *, flips: bool = True) -> Any:
+        """What makes the logits of a whole image: a SlidingWindow, or a WholeImage in classification.
+
+        ``flips``: whether it averages over those of ``inference.mirror_axes``.
+        """
+        axes = self.mirror_axes if flips else []
         if self.settings.task == "classification":
-            return WholeImage(mirror_axes=self.mirror_axes)
-        how = self.settings.inference.window() | {"mirror_axes": self.mirror_axes}
+            return WholeImage(mirror_axes=axes)
+        how = self.settings.inference.window() | {"mirror_axes": axes}
         return SlidingWindow(self.patch_size, **how)
 
     def mirror_line(self) -> str | None:

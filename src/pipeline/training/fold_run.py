@@ -237,7 +237,7 @@ class FoldRun:
             network,
             loss,
             optimizer,
-            predictor=self.predictor,
+            predictor=self.experiment.predictor(flips=self.settings.trainer.validate_flips),
             decision=self.decision,
             labels=dataset.labels,
             seed=seed,
