@@ -35,7 +35,7 @@ from pipeline.training.engine import (
     open_precisions,
     require_engine,
 )
-from pipeline.training.engine_trial import Trial, choose, fastest
+from pipeline.training.engine_trial import Choice, Trial, choose, fastest
 from tests.unit.test_networks import CLASSIFIERS, CONFIGS, load
 
 FAST = Engine("fused", "channels_last")
@@ -198,6 +198,13 @@ def test_the_choice_is_measured_once_and_remembered(trial: Trial, tmp_path: Path
     assert Net.built == 2
     assert choose([Engine(), FAST], Net, trial, tmp_path, {"network": "other"}).source == "measured"
     assert "times as fast" in first.in_words() and "remembered" in second.in_words()
+
+
+def test_the_gain_is_told_over_plain_pytorch_in_the_only_precision_measured() -> None:
+    chosen = Engine("fused", precision="bf16")
+    seconds = {str(Engine(precision="bf16")): 0.5, str(chosen): 0.2}
+    assert Choice(chosen, "measured", seconds).in_words().endswith("(measured, 2.50 times as fast as plain PyTorch)")
+    assert "2.00 times" in Choice(chosen, "measured", seconds | {str(Engine()): 0.4}).in_words()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"engine": "warp", "seconds": {}, "failed": {}}'])
