@@ -13,7 +13,7 @@ _OVERRIDES = (
     ("experiment=auto plan.budget=15m", "plan from your data, then train; plan=NAME uses a plan"),
     ("network=NAME network.KEY=VALUE", "another network, or a parameter of it; so for every group"),
     ("folds.count=5 folds.run=[0,2]", "cross-validation, and which folds to train"),
-    ("schedule.budget=15m", "how long to train a fold; schedule.budget=null schedule.epochs=100: in epochs"),
+    ("schedule.budget=15m", "training time of a fold, with schedule.epochs=null; schedule.epochs=100: in epochs"),
     ("sampling.batch_size=8", "cases or patches per batch"),
     ("trainer=cpu|gpu|ddp", "the device; trainer.max_time=1h stops after an hour"),
     ("launch=local|slurm|ray", "each fold a process: on this machine, on a cluster"),

@@ -130,6 +130,16 @@ def test_dry_run_shows_the_commands_and_writes_nothing(
     assert "in this process" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("launch", ["launch=local", "launch=ray", "launch=slurm launch.engine.at_once=2"])
+def test_only_a_queue_that_holds_all_jobs_is_left_alone(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], launch: str
+) -> None:
+    output = tmp_path / "run"
+    assert main(given(data, output, *launch.split(), "launch.wait=false")) == 2
+    assert "launch.wait=false: only the queue of Slurm goes on without this process" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_a_fold_that_fails_is_told_with_the_end_of_its_log(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     wrong = ["launch=local", "launch.engine.cores=1", "launch.retries=0", "engine.compile=true"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import main
 from pipeline.errors import UserError
 from pipeline.launch import Slurm
 from tests.clusters import (
@@ -27,6 +28,7 @@ from tests.clusters import (
     tells_environment,
     until,
 )
+from tests.integration.generated import hippocampus
 
 pytestmark = pytest.mark.cluster
 # The shell tells on standard error that the signal, which every process of a step gets, ended its sleep.
@@ -165,6 +167,21 @@ def test_requeued_no_more_often_than_allowed(tmp_path: Path) -> None:
     running(job, sign)
     subprocess.run(["scancel", "--signal=USR1", job.id], check=True)
     assert ended(job) == 138
+
+
+def test_a_run_that_is_not_waited_for_summarises_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hippocampus(tmp_path / "data")
+    output = tmp_path / "run"
+    short = ["experiment=hippocampus_unet", "sampling.patch_size=[16,24,16]", "sampling.batch_size=2", "folds.count=2",
+             "sampling.batches_per_epoch=2", "schedule.budget=null", "schedule.epochs=1", "trainer.validate_cases=1",
+             "evaluation.figures=false", "tracking.enabled=false", "launch=slurm", "launch.engine.hours=0.2",
+             "launch.engine.cores=1", f"data.root={tmp_path / 'data'}", f"cache={tmp_path / 'cache'}",
+             f"output={output}"]  # fmt: skip
+    assert main([*short, "launch.wait=false"]) == 0
+    assert "fold_1: submitted as" in capsys.readouterr().out
+    assert not (output / "summary.json").exists()
+    until((output / "summary.json").exists, 300, lambda: [log.read_text() for log in (output / "jobs").glob("*.log")])
+    assert len(json.loads((output / "summary.json").read_text())["folds"]) == 2
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:

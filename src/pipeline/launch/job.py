@@ -44,6 +44,7 @@ class Engine(Protocol):
 
     at_once: int | None  # most jobs at the same time; None: the engine queues them itself
     cores: int | None  # of a job; None: as many as it finds
+    outlived: bool  # its jobs go on when this process ends
 
     def expect(self, jobs: int) -> None:
         """Told before the first job: how many are to come."""

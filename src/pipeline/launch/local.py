@@ -36,6 +36,7 @@ class Local:
     cores: int | None = None
     gpus: int = 0
     at_once: int | None = field(init=False, default=None)
+    outlived: bool = field(init=False, default=False)
     _free: list[_Place] = field(init=False, repr=False, default_factory=list)
 
     def expect(self, jobs: int) -> None:

@@ -31,6 +31,8 @@ class Ray:
     Logs and the working folder have to be on a file system that the nodes share.
     """
 
+    outlived = False
+
     def __init__(
         self,
         address: str = LOCAL,

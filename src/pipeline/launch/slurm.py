@@ -33,6 +33,8 @@ class Slurm:
     options of sbatch. Logs and the working folder have to be on a file system that the nodes share.
     """
 
+    outlived = True
+
     def __init__(
         self,
         hours: float,

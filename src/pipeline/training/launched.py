@@ -36,12 +36,12 @@ TAIL = 15  # lines of a failed job's log
 def engine_of(launch: Launch, jobs: int, trusted: Sequence[str]) -> Engine:
     """What runs ``jobs`` jobs; raises UserError where it lacks something."""
     engine: Engine = build(launch.engine, "launch.engine", trusted)
-    engine.expect(jobs)
-    if not launch.wait and engine.at_once is not None:
+    if not launch.wait and not (engine.outlived and engine.at_once is None):
         raise UserError(
-            "launch.wait=false: only a cluster with a queue of its own goes on without this process",
-            "launch=slurm launch.wait=false, or leave launch.wait=true",
+            "launch.wait=false: only the queue of Slurm goes on without this process, which hands it all jobs at once",
+            "set launch=slurm launch.engine.at_once=null, or leave launch.wait=true",
         )
+    engine.expect(jobs)
     return engine
 
 
