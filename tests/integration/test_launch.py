@@ -137,7 +137,7 @@ def test_only_a_queue_that_holds_all_jobs_is_left_alone(
     output = tmp_path / "run"
     assert main(given(data, output, *launch.split(), "launch.wait=false")) == 2
     assert "launch.wait=false: only the queue of Slurm goes on without this process" in capsys.readouterr().err
-    assert not output.exists()
+    assert not (output / "jobs").exists()
 
 
 def test_a_fold_that_fails_is_told_with_the_end_of_its_log(data: Path, tmp_path: Path) -> None:

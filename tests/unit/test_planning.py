@@ -125,8 +125,8 @@ def test_a_short_budget_on_a_cpu() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds", "accelerator", "width", "full"),
-    [("1m", 60.0, "cpu", 16, False), ("2m", 120.0, "cpu", 16, True), ("29m", 1740.0, "cpu", 16, True),
-     ("30m", 1800.0, "cpu", 32, True), ("none", None, "cpu", 32, True),
+    [("1m", 60.0, "cpu", 16, False), ("2m", 120.0, "cpu", 16, True), ("1h", 3600.0, "cpu", 16, True),
+     ("2h", 7200.0, "cpu", 32, True), ("none", None, "cpu", 32, True),
      ("59m", 3540.0, "gpu", 32, True), ("1h", 3600.0, "gpu", 32, True), ("none", None, "gpu", 32, True)],
 )  # fmt: skip
 def test_regimes(text: str, seconds: float | None, accelerator: Any, width: int, full: bool) -> None:
@@ -142,7 +142,7 @@ def test_small_images_have_a_row_of_their_own() -> None:
     for budget in (MINUTES, Budget("4m", 240.0, 8.0, "cpu")):
         assert not values(LUNG, budget)["network"]["full_resolution"]
     text = make_plan(HIPPOCAMPUS, RULES, MINUTES).text("")
-    assert "regime of cpu from 2 min below 30 min, images of at most 100000 voxels" in text
+    assert "regime of cpu from 2 min below 120 min, images of at most 100000 voxels" in text
 
 
 @pytest.mark.parametrize("minutes", [1, 10, 60, 120, 1000, None])
