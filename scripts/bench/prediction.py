@@ -4,7 +4,7 @@
                                        [--network unet] [--rival PYTHON]
 
 From a preprocessed image in memory (one channel, float32) to class indices on the same grid: three classes, overlap
-0.5, Gaussian weights, one window per forward pass, bf16 autocast where the device computes in it. MONAI's side is
+0.5, Gaussian weights, two windows per forward pass (nnU-Net: one), bf16 where the device computes in it. MONAI's side is
 sliding_window_inference and argmax and, with flips, the mean of logits over the flipped images, as its tutorials do;
 ours flips each window, and on a CPU computes as the engine's trial chooses there. The network is
 `conf/network/NAME.yaml` with random weights. `--rival` names a Python whose
@@ -44,6 +44,7 @@ from pipeline.networks.host_memory import keep_freed_memory
 from pipeline.training.device import choose_precision
 
 CLASSES, OVERLAP = 3, 0.5
+TOGETHER = 2  # images per forward pass
 SPACING = (1.0, 1.0, 2.0)  # mm
 
 
@@ -69,7 +70,7 @@ def monai(network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequen
     for dims in all_flips(flips):
         flipped = torch.flip(image[None], dims) if dims else image[None]
         logits = sliding_window_inference(
-            flipped, tuple(patch), 1, network, overlap=OVERLAP, mode="gaussian", sigma_scale=0.125
+            flipped, tuple(patch), TOGETHER, network, overlap=OVERLAP, mode="gaussian", sigma_scale=0.125
         )
         assert isinstance(logits, torch.Tensor)
         logits = torch.flip(logits, dims) if dims else logits
@@ -80,7 +81,7 @@ def monai(network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequen
 
 def ours(network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int]) -> NDArray[np.uint8]:
     """Class indices as the pipeline predicts them."""
-    window = SlidingWindow(patch, overlap=OVERLAP, window_batch=1, blending="gaussian", mirror_axes=flips)
+    window = SlidingWindow(patch, overlap=OVERLAP, window_batch=TOGETHER, blending="gaussian", mirror_axes=flips)
     shape = image.shape[1:]
     grid = NativeGrid(np.eye(4), np.eye(4), shape, shape)
     probabilities = window.blocks([network], image, lambda logits: torch.softmax(logits, dim=1))

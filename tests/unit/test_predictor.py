@@ -34,7 +34,7 @@ def test_windows_of_a_pointwise_network_change_nothing(shape: tuple[int, ...], m
 
 def test_mirrored_logits_are_averaged() -> None:
     def position(image: torch.Tensor) -> torch.Tensor:
-        return torch.arange(4.0).repeat(1, 1, 3, 1)
+        return torch.arange(4.0).repeat(len(image), 1, 3, 1)
 
     window = SlidingWindow((3, 4), overlap=0.0, window_batch=1, blending="constant", mirror_axes=[1])
     assert torch.allclose(window(position, torch.zeros(1, 1, 3, 4)), torch.full((1, 1, 3, 4), 1.5))
@@ -97,8 +97,15 @@ def test_windows_equal_monais(shape: tuple[int, ...], patch: tuple[int, ...], ov
         assert torch.allclose(window(network, image), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("together", "images"), [(1, {1}), (2, {2}), (3, {3, 1}), (9, {8})])
 @torch.no_grad()
-def test_flips_are_those_of_each_window() -> None:
+def test_flips_are_those_of_each_window(together: int, images: set[int]) -> None:
+    given: set[int] = set()
+
+    def counted(windows: torch.Tensor) -> torch.Tensor:
+        given.add(len(windows))
+        return network(windows)  # type: ignore[no-any-return]
+
     image = torch.randn(1, 2, 20, 23, 31, generator=torch.Generator().manual_seed(1))
     network = network_of(3)
 
@@ -107,8 +114,9 @@ def test_flips_are_those_of_each_window() -> None:
         return sum(network(windows.flip(dims)).flip(dims) for dims in flips) / len(flips)  # type: ignore[return-value]
 
     expected = monai(flipped, image, (8, 8, 16), 0.5, "gaussian")
-    window = SlidingWindow((8, 8, 16), overlap=0.5, window_batch=1, blending="gaussian", mirror_axes=[0, 2])
-    assert torch.allclose(window(network, image), expected, atol=1e-5, rtol=0)
+    window = SlidingWindow((8, 8, 16), overlap=0.5, window_batch=together, blending="gaussian", mirror_axes=[0, 2])
+    assert torch.allclose(window(counted, image), expected, atol=1e-5, rtol=0)
+    assert given == images
 
 
 @torch.no_grad()

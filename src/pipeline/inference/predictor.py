@@ -20,9 +20,9 @@ Activation = Callable[[Tensor], Tensor]
 class SlidingWindow:
     """Logits of a whole image from overlapping windows, averaged over test-time flips.
 
-    ``patch_size``: voxels of a window; ``overlap``: part of its edge; ``window_batch``: windows per forward pass;
-    ``blending``: gaussian (sigma 1/8 of the window) or constant; ``mirror_axes``: spatial axes whose flips, in all
-    combinations, are averaged on logits, window by window. The windows go along one axis of the image; rows that no
+    ``patch_size``: voxels of a window; ``overlap``: part of its edge; ``window_batch``: windows and flips of windows
+    per forward pass; ``blending``: gaussian (sigma 1/8 of the window) or constant; ``mirror_axes``: spatial axes whose
+    flips, in all combinations, are averaged on logits, window by window. The windows go along one axis of the image; rows that no
     later window reaches are given on, so that sums of few rows are held at a time: in ``accumulate`` (float32, float16,
     or auto: float16 where float32 needs more than ``memory_gb``, 10^9 bytes; None: no bound).
 
@@ -47,6 +47,7 @@ class SlidingWindow:
         self.accumulate = accumulate
         self.memory_gb = memory_gb
         self.flips = all_flips([axis for axis in mirror_axes if axis < len(self.patch_size)])
+        self.together = max(1, window_batch // len(self.flips))  # windows; a smaller batch holds flips of one
         self.weights = blending_weights(self.patch_size, blending)
 
     def axis(self, shape: Sequence[int]) -> int:
@@ -101,8 +102,8 @@ class SlidingWindow:
         rows = starts[axis]
         for start, following in zip(rows, [*rows[1:], whole[axis]], strict=True):
             corners = list(product(*(places if at != axis else [start] for at, places in enumerate(starts))))
-            for first in range(0, len(corners), self.window_batch):
-                together = corners[first : first + self.window_batch]
+            for first in range(0, len(corners), self.together):
+                together = corners[first : first + self.together]
                 windows = _cut(padded, together, self.patch_size).to(device)
                 for number, network in enumerate(networks):
                     logits = self._flipped(network, windows)
@@ -127,15 +128,19 @@ class SlidingWindow:
     def _flipped(self, network: Network, windows: Tensor) -> Tensor:
         """Sum over the flips of the logits (n, K, *patch) float32 of ``windows`` (n, C, *patch)."""
         total: Tensor | None = None
-        for dims in self.flips:
-            logits = network(torch.flip(windows, dims) if dims else windows)
+        count = max(1, self.window_batch // len(windows))
+        for first in range(0, len(self.flips), count):
+            flips = self.flips[first : first + count]
+            images = [torch.flip(windows, dims) if dims else windows for dims in flips]
+            logits = network(images[0] if len(images) == 1 else torch.cat(images))
             if logits.shape[2:] != windows.shape[2:]:
                 raise ValueError(f"windows of {tuple(windows.shape[2:])} voxels gave {tuple(logits.shape[2:])}")
-            logits = torch.flip(logits, dims) if dims else logits
-            if total is None:  # a copy where more is added to it: it may be the image itself
-                total = logits.to(torch.float32, copy=len(self.flips) > 1)
-            else:
-                total += logits
+            for dims, part in zip(flips, logits.split(len(windows)), strict=True):
+                values = torch.flip(part, dims) if dims else part
+                if total is None:  # a copy where more is added to it: it may be the image itself
+                    total = values.to(torch.float32, copy=len(self.flips) > 1)
+                else:
+                    total += values
         assert total is not None
         return total
 
