@@ -170,6 +170,7 @@ class Planning(Section):
     low_resolution: LowResolution
     ct: Ct
     nonzero_share: Fraction
+    short_axis: Fraction
     overlap: Share
     fewest_batches: Count
     modality_dropout: Share

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 from pipeline.config.schema_planning import ClassificationRegime, Planning
 from pipeline.data.fingerprint import Fingerprint
+from pipeline.planning.axes import in_order
 from pipeline.planning.budget import Budget
 from pipeline.planning.document import Chosen, Node
 from pipeline.planning.measured import reference_grid, rounded, times
@@ -18,12 +19,12 @@ from pipeline.planning.transforms import FLIPS, transforms_section
 def classification_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget) -> Mapping[str, Node]:
     """Every key that follows from the data and the budget. Raises UserError."""
     regime = budget.regime(rules.classification_regimes)
-    spacing, size = _image(fingerprint, rules)
+    spacing, size, order = _image(fingerprint, rules)
     batch, batch_why = _batch(fingerprint, rules, size.value)
     return {
         "defaults": _choices(fingerprint, rules, regime),
         "task": Chosen("classification", "the data set has one class per image"),
-        "transforms": transforms_section(fingerprint, rules, spacing, size, resize=fingerprint.unit == "px"),
+        "transforms": transforms_section(fingerprint, rules, spacing, size, order, resize=fingerprint.unit == "px"),
         "sampling": {
             "patch_size": Chosen(None, "a classifier sees the whole image"),
             **budget.batch_section(batch, batch_why),
@@ -59,8 +60,8 @@ def _choices(fingerprint: Fingerprint, rules: Planning, regime: ClassificationRe
     ]
 
 
-def _image(fingerprint: Fingerprint, rules: Planning) -> tuple[Chosen, Chosen]:
-    """Spacing and size of the network's image: the median image, on a coarser grid where it is too large."""
+def _image(fingerprint: Fingerprint, rules: Planning) -> tuple[Chosen, Chosen, Sequence[int]]:
+    """Spacing and size of the network's image, and the order of its axes: the median image, on a coarser grid where it is too large."""
     grid, dims = reference_grid(fingerprint), fingerprint.spatial_dims
     most = rules.classification.image_voxels.of(dims)
     shape = [axis.median for axis in grid.shape]
@@ -70,16 +71,18 @@ def _image(fingerprint: Fingerprint, rules: Planning) -> tuple[Chosen, Chosen]:
         why = f"median {times(shape)}" + (
             f", made smaller to {most} in all" if shrink < 1 else f", at most {most} in all"
         )
-        return Chosen(None, "the images have no millimetres"), Chosen(size, why)
+        return Chosen(None, "the images have no millimetres"), Chosen(size, why), range(dims)
     resolution = plan_resolution(fingerprint, rules)
     extent = [axis.median for axis in grid.size]
     voxels = prod(mm / step for mm, step in zip(extent, resolution.spacing, strict=True))
     grow = max(1.0, (voxels / most) ** (1 / dims))
     spacing = [rounded(mm * grow) for mm in resolution.spacing]
     size = [max(1, round(mm / step)) for mm, step in zip(extent, spacing, strict=True)]
-    why = f"mm along {', '.join(fingerprint.axes)}: {resolution.why}"
+    order = resolution.order
+    why = f"mm along {', '.join(in_order(fingerprint.axes, order))}: {resolution.why}"
     why += f", times {grow:.3g} so that the whole image has at most {most} voxels" if grow > 1 else ""
-    return Chosen(spacing, why), Chosen(size, f"voxels: the median image, {times(extent)} mm")
+    voxels_why = f"voxels: the median image, {times(in_order(extent, order))} mm"
+    return Chosen(list(in_order(spacing, order)), why), Chosen(list(in_order(size, order)), voxels_why), order
 
 
 def _batch(fingerprint: Fingerprint, rules: Planning, size: list[int]) -> tuple[int, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipeline.config.schema_planning import Planning, SegmentationRegime
 from pipeline.data.fingerprint import Fingerprint
 from pipeline.networks.topology import Steps, plan_kernels, plan_strides
+from pipeline.planning.axes import in_order
 from pipeline.planning.budget import Budget
 from pipeline.planning.document import Chosen, Node, Remark
 from pipeline.planning.low_resolution import low_resolution
@@ -42,10 +43,14 @@ def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget)
         "transforms": transforms_section(
             fingerprint,
             rules,
-            Chosen(list(resolution.spacing), f"mm along {', '.join(fingerprint.axes)}: {resolution.why}")
+            Chosen(
+                list(in_order(resolution.spacing, resolution.order)),
+                f"mm along {', '.join(in_order(fingerprint.axes, resolution.order))}: {resolution.why}",
+            )
             if in_mm
             else Chosen(None, "the images have no millimetres: they stay on their own grids"),
             Chosen(None, "patches are cut from whole images"),
+            resolution.order,
             resize=False,
         ),
         "sampling": _sampling(fingerprint, rules, budget, regime, found),
@@ -72,7 +77,7 @@ def _sizes(
     free = plan_patch(spacing, shape, classes, rules, budget.memory_gb)
     worth, worth_why = False, "a picture is planned at full resolution only"
     if dims == 3:
-        worth, worth_why = low_resolution(spacing, shape, free, classes, rules, budget.memory_gb)
+        worth, worth_why = low_resolution(spacing, shape, free, classes, rules, budget.memory_gb, resolution.order)
     return _Sizes(resolution, patch, batch, batch_why, free, worth, worth_why)
 
 
@@ -97,17 +102,18 @@ def _choices(fingerprint: Fingerprint, regime: SegmentationRegime, found: _Sizes
 def _sampling(
     fingerprint: Fingerprint, rules: Planning, budget: Budget, regime: SegmentationRegime, found: _Sizes
 ) -> Mapping[str, Node]:
-    resolution, patch = found.resolution, found.patch
-    why = f"voxels; median image {times(resolution.shape)}, first patch {times(patch.first)}"
+    patch, order = found.patch, found.resolution.order
+    median, first = times(in_order(found.resolution.shape, order)), times(in_order(patch.first, order))
+    why = f"voxels; median image {median}, first patch {first}"
     if found.free.size != patch.first:
-        why += f", cut to the memory: {times(found.free.size)}"
+        why += f", cut to the memory: {times(in_order(found.free.size, order))}"
     if patch.size != found.free.size:
         why += f", cut {_cut_to(regime, rules, patch)}: {regime.words}"
     values = f"{patch.values / 1e6:.0f}e6 feature values of nnU-Net's network, {rules.fewest_batch} patches at most"
     cases = reference_grid(fingerprint).cases
     section: dict[str, Node] = {
         "patch_size": Chosen(
-            list(patch.size), f"{why}; {values} {patch.capacity / 1e6:.0f}e6 in {budget.memory_gb:g} GB"
+            list(in_order(patch.size, order)), f"{why}; {values} {patch.capacity / 1e6:.0f}e6 in {budget.memory_gb:g} GB"
         ),
         **budget.batch_section(found.batch, found.batch_why),
     }
@@ -147,7 +153,7 @@ def _cut_to(regime: SegmentationRegime, rules: Planning, patch: Patch) -> str:
 def _network(
     regime: SegmentationRegime, rules: Planning, resolution: Resolution, patch: Patch, dims: int
 ) -> Mapping[str, Node]:
-    choice = regime.network
+    choice, order = regime.network, resolution.order
     strides = _strides(patch, resolution, regime)
     reason = regime.words
     halve = "an axis is halved from 8 voxels on, while its spacing is under twice the finest"
@@ -156,10 +162,10 @@ def _network(
         full = "the image is folded by the strides of the second stage, which comes first"
     most = rules.reference.max_features.of(dims)
     return {
-        "strides": Chosen([list(step) for step in strides], halve),
+        "strides": Chosen([list(in_order(step, order)) for step in strides], halve),
         "kernel_sizes": Chosen(
-            [list(kernel) for kernel in plan_kernels(resolution.spacing, strides)],
-            f"3 along an axis once its spacing is under twice the finest ({times(resolution.spacing)})",
+            [list(in_order(kernel, order)) for kernel in plan_kernels(resolution.spacing, strides)],
+            f"3 along an axis once its spacing is under twice the finest ({times(in_order(resolution.spacing, order))})",
         ),
         "width": Chosen(choice.width.of(dims), f"features of the first stage, doubling: {reason}"),
         "max_width": Chosen(most, f"nnU-Net's in {dims}D: planning.reference.max_features"),

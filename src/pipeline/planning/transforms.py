@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.config.schema_planning import Planning
 from pipeline.data.fingerprint import Fingerprint
+from pipeline.planning.axes import in_order
 from pipeline.planning.document import Chosen, Node
 from pipeline.planning.intensities import MONAI, normalisation
 
@@ -16,20 +17,23 @@ MODE = "linear for images; a label is one of its neighbours', never a mean"
 
 
 def transforms_section(
-    fingerprint: Fingerprint, rules: Planning, spacing: Chosen, size: Chosen, *, resize: bool
+    fingerprint: Fingerprint, rules: Planning, spacing: Chosen, size: Chosen, order: Sequence[int], *, resize: bool
 ) -> Mapping[str, Node]:
     """The section ``transforms``.
 
     ``spacing``: mm, value None where images stay on their grids. ``size``: voxels, value None where they keep theirs;
-    ``resize``: images are stretched to that size, otherwise cut and padded to it.
+    ``resize``: images are stretched to that size, otherwise cut and padded to it. ``order``: of the axes.
     """
     steps: list[Node] = []
     if fingerprint.spatial_dims == 3 and fingerprint.unit == "mm":
+        why = "the order in which all sizes of this file are given"
+        if list(order) != [0, 1, 2]:
+            why += f"; the longest axis last: along a short {fingerprint.axes[2]} convolutions are slow on a CPU"
         steps.append(
             {
                 "_target_": Chosen(f"{MONAI}.Orientationd", "files store their axes in any order"),
                 "keys": Chosen(["image", "label"], BOTH),
-                "axcodes": Chosen("RAS", "the order in which all sizes of this file are given"),
+                "axcodes": Chosen("".join(in_order("RAS", order)), why),
                 "labels": Chosen(None, "MONAI's own default for this order"),
                 "allow_missing_keys": Chosen(True, ABSENT),
             }
