@@ -4,8 +4,8 @@
                                        [--network unet] [--rival PYTHON]
 
 From a preprocessed image in memory (one channel, float32) to class indices on the same grid: three classes, overlap
-0.5, Gaussian weights, two windows per forward pass (nnU-Net: one), bf16 where the device computes in it. MONAI's side is
-sliding_window_inference and argmax and, with flips, the mean of logits over the flipped images, as its tutorials do;
+0.5, Gaussian weights, two windows per forward pass (nnU-Net: one), bf16 where the device computes in it. MONAI's side
+is sliding_window_inference and argmax and, with flips, the mean of logits over the flipped images, as its tutorials do;
 ours flips each window, and on a CPU computes as the engine's trial chooses there. The network is
 `conf/network/NAME.yaml` with random weights. `--rival` names a Python whose
 environment holds nnunetv2, and stands for `--network nnunet`: instead of MONAI's, nnU-Net's predictor then takes turns

@@ -16,6 +16,7 @@ from pipeline.config.yaml_files import read_yaml
 from pipeline.data.fingerprint import Fingerprint
 from pipeline.errors import UserError
 from pipeline.planning import Budget, Plan, make_plan
+from pipeline.planning.axes import axis_order
 from tests.fingerprints import fingerprint, intensities
 
 RULES = Planning.model_validate_json(
@@ -106,9 +107,21 @@ def test_hippocampus_as_nnunet_plans_it() -> None:
 
 def test_prostate_has_flat_kernels_first() -> None:
     network = values(PROSTATE)["network"]
-    assert network["kernel_sizes"][:2] == [[3, 3, 1], [3, 3, 1]]
+    assert network["kernel_sizes"][:2] == [[1, 3, 3], [1, 3, 3]]
     assert network["kernel_sizes"][-1] == [3, 3, 3]
-    assert network["strides"][:3] == [[1, 1, 1], [2, 2, 1], [2, 2, 1]]
+    assert network["strides"][:3] == [[1, 1, 1], [1, 2, 2], [1, 2, 2]]
+
+
+def test_the_longest_axis_comes_last_where_the_last_is_short() -> None:
+    plan = make_plan(PROSTATE, RULES, FREE)
+    spacing, patch = plan.values["transforms"]["spacing"], plan.values["sampling"]["patch_size"]
+    assert plan.values["transforms"]["preprocessing"][0]["axcodes"] == "SRA"
+    assert (spacing.index(max(spacing)), patch.index(min(patch))) == (0, 0)
+    assert "mm along S, R, A: median" in plan.text("plan=my")
+    assert values(HIPPOCAMPUS)["transforms"]["preprocessing"][0]["axcodes"] == "RAS"
+    assert axis_order([10, 256, 20], 0.5) == (0, 2, 1)
+    assert axis_order([128, 100, 50], 0.5) == (2, 1, 0)
+    assert axis_order([100, 40, 50], 0.5) == (0, 1, 2)
 
 
 def test_a_short_budget_on_a_cpu() -> None:
@@ -141,6 +154,11 @@ def test_small_images_have_a_row_of_their_own() -> None:
     assert picture["sampling"]["batch_size"] == 4
     for budget in (MINUTES, Budget("4m", 240.0, 8.0, "cpu")):
         assert not values(LUNG, budget)["network"]["full_resolution"]
+    crops = fingerprint([0.7, 0.7, 1.25], [128, 128, 8], cases=300)
+    plan = values(crops, MINUTES)
+    assert (plan["network"]["full_resolution"], plan["sampling"]["patch_size"]) == (True, [8, 128, 128])
+    assert plan["sampling"]["batch_size"] == 2
+    assert not values(crops, Budget("4m", 240.0, 8.0, "cpu"))["network"]["full_resolution"]
     text = make_plan(HIPPOCAMPUS, RULES, MINUTES).text("")
     assert "regime of cpu from 2 min below 120 min, images of at most 100000 voxels" in text
 
@@ -244,8 +262,8 @@ def test_the_size_of_a_classified_picture() -> None:
 def test_the_size_of_a_classified_volume() -> None:
     plan = values(NODULES, MINUTES)
     size = plan["transforms"]["size"]
-    assert size == [128, 128, 12]  # 196608 voxels, fewer than 64^3
-    assert plan["transforms"]["spacing"] == [0.7, 0.7, 2.0]
+    assert size == [12, 128, 128]  # 196608 voxels, fewer than 64^3
+    assert plan["transforms"]["spacing"] == [2.0, 0.7, 0.7]
     assert choice(NODULES, "sampling", MINUTES) == "balanced"
     large = values(fingerprint([1.0] * 3, [256] * 3, targets={"a": 10, "b": 10}), MINUTES)
     assert large["transforms"]["size"] == [64] * 3

@@ -17,7 +17,7 @@ from pipeline.networks.topology import plan_kernels, plan_strides
 from pipeline.planning.low_resolution import low_resolution
 from pipeline.planning.memory import feature_values
 from pipeline.planning.patch import divisors, plan_batch, plan_patch
-from pipeline.planning.spacing import nonzero_share, plan_resolution
+from pipeline.planning.spacing import nonzero_share, plan_resolution, why_spacing
 from tests.fingerprints import fingerprint
 
 RULES = Planning.model_validate_json(
@@ -35,11 +35,14 @@ def test_the_spacing_is_the_median() -> None:
 
 def test_a_coarse_axis_gets_the_tenth_percentile() -> None:
     """Voxels over 3 times as long (5 > 3 x 0.8) and under a third as many (30 x 3 < 200)."""
-    found = plan_resolution(fingerprint([0.8, 0.8, 5.0], [200, 200, 30], thin={2: 2.5}), RULES)
+    thin = fingerprint([0.8, 0.8, 5.0], [200, 200, 30], thin={2: 2.5})
+    found = plan_resolution(thin, RULES)
     assert found.spacing == (0.8, 0.8, 2.5)
     assert found.coarse == 2
     assert found.shape == (200, 200, 60)
-    assert "10th percentile, 2.5" in found.why
+    why = why_spacing(thin, RULES, found.coarse, (2, 0, 1))
+    assert why.startswith("median of 100 cases (5 x 0.8 x 0.8 mm); S is coarse")
+    assert "10th percentile, 2.5" in why
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ class SlidingWindow:
 
     ``patch_size``: voxels of a window; ``overlap``: part of its edge; ``window_batch``: windows and flips of windows
     per forward pass; ``blending``: gaussian (sigma 1/8 of the window) or constant; ``mirror_axes``: spatial axes whose
-    flips, in all combinations, are averaged on logits, window by window. The windows go along one axis of the image; rows that no
-    later window reaches are given on, so that sums of few rows are held at a time: in ``accumulate`` (float32, float16,
-    or auto: float16 where float32 needs more than ``memory_gb``, 10^9 bytes; None: no bound).
+    flips, in all combinations, are averaged on logits, window by window. The windows go along one axis of the image;
+    rows that no later window reaches are given on, so that sums of few rows are held at a time: in ``accumulate``
+    (float32, float16, or auto: float16 where float32 needs more than ``memory_gb``, 10^9 bytes; None: no bound).
 
     Windows, weights and padding are those of MONAI's sliding_window_inference, flips those of nnU-Net (Isensee et al.
     2021). Images smaller than a window are padded with zeros.

@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from pipeline.config.schema_planning import Planning
+from pipeline.data.fingerprint import Fingerprint
+
 T = TypeVar("T")
 
 
-def axis_order(shape: Sequence[int], short: float) -> tuple[int, ...]:
-    """The axes of volumes of ``shape`` voxels (the median), as convolutions are to have them.
+def plan_order(fingerprint: Fingerprint, rules: Planning, size: Sequence[int]) -> tuple[int, ...]:
+    """The axes of images that the network sees ``size`` voxels of; those without orientation keep theirs."""
+    turned = fingerprint.spatial_dims == 3 and fingerprint.unit == "mm"
+    return axis_order(size, rules.short_axis) if turned else tuple(range(len(size)))
+
+
+def axis_order(size: Sequence[int], short: float) -> tuple[int, ...]:
+    """The axes of patches of ``size`` voxels, as convolutions are to have them.
 
     As they are, but from the shortest to the longest where the last has less than ``short`` of the voxels of the
     longest: on a CPU a convolution runs along the last axis. nnU-Net puts the coarsest axis first.
     """
-    axes = range(len(shape))
-    if shape[-1] >= short * max(shape):
+    axes = range(len(size))
+    if size[-1] >= short * max(size):
         return tuple(axes)
-    return tuple(sorted(axes, key=lambda axis: shape[axis]))
+    return tuple(sorted(axes, key=lambda axis: size[axis]))
 
 
 def in_order(values: Sequence[T], order: Sequence[int]) -> tuple[T, ...]:

@@ -7,12 +7,12 @@ from math import prod
 
 from pipeline.config.schema_planning import ClassificationRegime, Planning
 from pipeline.data.fingerprint import Fingerprint
-from pipeline.planning.axes import in_order
+from pipeline.planning.axes import in_order, plan_order
 from pipeline.planning.budget import Budget
 from pipeline.planning.document import Chosen, Node
 from pipeline.planning.measured import reference_grid, rounded, times
 from pipeline.planning.schedule import optimizer_section, schedule_section, trainer_section
-from pipeline.planning.spacing import plan_resolution
+from pipeline.planning.spacing import plan_resolution, why_spacing
 from pipeline.planning.transforms import FLIPS, transforms_section
 
 
@@ -61,7 +61,10 @@ def _choices(fingerprint: Fingerprint, rules: Planning, regime: ClassificationRe
 
 
 def _image(fingerprint: Fingerprint, rules: Planning) -> tuple[Chosen, Chosen, Sequence[int]]:
-    """Spacing and size of the network's image, and the order of its axes: the median image, on a coarser grid where it is too large."""
+    """Spacing and size of the network's image, and the order of its axes.
+
+    The median image, on a coarser grid where it is too large.
+    """
     grid, dims = reference_grid(fingerprint), fingerprint.spatial_dims
     most = rules.classification.image_voxels.of(dims)
     shape = [axis.median for axis in grid.shape]
@@ -78,8 +81,9 @@ def _image(fingerprint: Fingerprint, rules: Planning) -> tuple[Chosen, Chosen, S
     grow = max(1.0, (voxels / most) ** (1 / dims))
     spacing = [rounded(mm * grow) for mm in resolution.spacing]
     size = [max(1, round(mm / step)) for mm, step in zip(extent, spacing, strict=True)]
-    order = resolution.order
-    why = f"mm along {', '.join(in_order(fingerprint.axes, order))}: {resolution.why}"
+    order = plan_order(fingerprint, rules, size)
+    why = f"mm along {', '.join(in_order(fingerprint.axes, order))}: "
+    why += why_spacing(fingerprint, rules, resolution.coarse, order)
     why += f", times {grow:.3g} so that the whole image has at most {most} voxels" if grow > 1 else ""
     voxels_why = f"voxels: the median image, {times(in_order(extent, order))} mm"
     return Chosen(list(in_order(spacing, order)), why), Chosen(list(in_order(size, order)), voxels_why), order

@@ -23,7 +23,8 @@ def low_resolution(
     """Whether nnU-Net would add a low-resolution stage (a cascade), and the numbers in words.
 
     It does where the patch shows too little of the median image; the grid is then coarsened until the patch shows
-    enough, the finest axes first. ``order``: of the axes in these words. Source: Isensee et al. 2021, and nnU-Net v2 (``plan_experiment``).
+    enough, the finest axes first. ``order``: of the axes in these words.
+    Source: Isensee et al. 2021, and nnU-Net v2 (``plan_experiment``).
     """
     rule = rules.low_resolution
     share = prod(patch.size) / prod(shape)

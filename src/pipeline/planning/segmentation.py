@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from pipeline.config.schema_planning import Planning, SegmentationRegime
 from pipeline.data.fingerprint import Fingerprint
 from pipeline.networks.topology import Steps, plan_kernels, plan_strides
-from pipeline.planning.axes import in_order
+from pipeline.planning.axes import in_order, plan_order
 from pipeline.planning.budget import Budget
 from pipeline.planning.document import Chosen, Node, Remark
 from pipeline.planning.low_resolution import low_resolution
 from pipeline.planning.measured import reference_grid, times
 from pipeline.planning.patch import ALL_STAGES, Patch, plan_batch, plan_patch
 from pipeline.planning.schedule import optimizer_section, schedule_section, trainer_section
-from pipeline.planning.spacing import Resolution, plan_resolution
+from pipeline.planning.spacing import Resolution, plan_resolution, why_spacing
 from pipeline.planning.transforms import FLIPS, transforms_section
 
 
 @dataclass(frozen=True)
 class _Sizes:
     resolution: Resolution
+    order: tuple[int, ...]  # of the axes in the plan; all else here is in the fingerprint's
     patch: Patch
     batch: int
     batch_why: str
@@ -35,7 +36,7 @@ def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget)
     resolution = plan_resolution(fingerprint, rules)
     regime = budget.regime(rules.segmentation_regimes, resolution.shape)
     found = _sizes(fingerprint, rules, budget, regime, resolution)
-    dims, patch = fingerprint.spatial_dims, found.patch
+    order = found.order
     in_mm = fingerprint.unit == "mm"
     return {
         "defaults": _choices(fingerprint, regime, found),
@@ -44,17 +45,18 @@ def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget)
             fingerprint,
             rules,
             Chosen(
-                list(in_order(resolution.spacing, resolution.order)),
-                f"mm along {', '.join(in_order(fingerprint.axes, resolution.order))}: {resolution.why}",
+                list(in_order(resolution.spacing, order)),
+                f"mm along {', '.join(in_order(fingerprint.axes, order))}: "
+                f"{why_spacing(fingerprint, rules, resolution.coarse, order)}",
             )
             if in_mm
             else Chosen(None, "the images have no millimetres: they stay on their own grids"),
             Chosen(None, "patches are cut from whole images"),
-            resolution.order,
+            order,
             resize=False,
         ),
         "sampling": _sampling(fingerprint, rules, budget, regime, found),
-        "network": _network(regime, rules, resolution, patch, dims),
+        "network": _network(regime, rules, found),
         "optimizer": optimizer_section(regime, budget),
         "schedule": schedule_section(regime, budget),
         "trainer": trainer_section(regime, budget),
@@ -73,12 +75,13 @@ def _sizes(
     voxels = None if regime.step_voxels is None else regime.step_voxels.of(dims)
     spacing, shape = resolution.spacing, resolution.shape
     patch = plan_patch(spacing, shape, classes, rules, budget.memory_gb, voxels, regime.beyond_image)
+    order = plan_order(fingerprint, rules, patch.size)
     batch, batch_why = plan_batch(patch, shape, reference_grid(fingerprint).cases, rules, voxels)
     free = plan_patch(spacing, shape, classes, rules, budget.memory_gb)
     worth, worth_why = False, "a picture is planned at full resolution only"
     if dims == 3:
-        worth, worth_why = low_resolution(spacing, shape, free, classes, rules, budget.memory_gb, resolution.order)
-    return _Sizes(resolution, patch, batch, batch_why, free, worth, worth_why)
+        worth, worth_why = low_resolution(spacing, shape, free, classes, rules, budget.memory_gb, order)
+    return _Sizes(resolution, order, patch, batch, batch_why, free, worth, worth_why)
 
 
 def _choices(fingerprint: Fingerprint, regime: SegmentationRegime, found: _Sizes) -> list[Mapping[str, Node]]:
@@ -102,7 +105,7 @@ def _choices(fingerprint: Fingerprint, regime: SegmentationRegime, found: _Sizes
 def _sampling(
     fingerprint: Fingerprint, rules: Planning, budget: Budget, regime: SegmentationRegime, found: _Sizes
 ) -> Mapping[str, Node]:
-    patch, order = found.patch, found.resolution.order
+    patch, order = found.patch, found.order
     median, first = times(in_order(found.resolution.shape, order)), times(in_order(patch.first, order))
     why = f"voxels; median image {median}, first patch {first}"
     if found.free.size != patch.first:
@@ -111,10 +114,9 @@ def _sampling(
         why += f", cut {_cut_to(regime, rules, patch)}: {regime.words}"
     values = f"{patch.values / 1e6:.0f}e6 feature values of nnU-Net's network, {rules.fewest_batch} patches at most"
     cases = reference_grid(fingerprint).cases
+    values += f" {patch.capacity / 1e6:.0f}e6 in {budget.memory_gb:g} GB"
     section: dict[str, Node] = {
-        "patch_size": Chosen(
-            list(in_order(patch.size, order)), f"{why}; {values} {patch.capacity / 1e6:.0f}e6 in {budget.memory_gb:g} GB"
-        ),
+        "patch_size": Chosen(list(in_order(patch.size, order)), f"{why}; {values}"),
         **budget.batch_section(found.batch, found.batch_why),
     }
     if budget.seconds is None:
@@ -150,22 +152,21 @@ def _cut_to(regime: SegmentationRegime, rules: Planning, patch: Patch) -> str:
     return f"so {' and '.join(limits)}"
 
 
-def _network(
-    regime: SegmentationRegime, rules: Planning, resolution: Resolution, patch: Patch, dims: int
-) -> Mapping[str, Node]:
-    choice, order = regime.network, resolution.order
-    strides = _strides(patch, resolution, regime)
+def _network(regime: SegmentationRegime, rules: Planning, found: _Sizes) -> Mapping[str, Node]:
+    choice, order, resolution = regime.network, found.order, found.resolution
+    dims, strides = len(order), _strides(found.patch, resolution, regime)
     reason = regime.words
     halve = "an axis is halved from 8 voxels on, while its spacing is under twice the finest"
     full = "the first stage works on the full grid"
     if not choice.full_resolution:
         full = "the image is folded by the strides of the second stage, which comes first"
     most = rules.reference.max_features.of(dims)
+    spacing = times(in_order(resolution.spacing, order))
     return {
         "strides": Chosen([list(in_order(step, order)) for step in strides], halve),
         "kernel_sizes": Chosen(
             [list(in_order(kernel, order)) for kernel in plan_kernels(resolution.spacing, strides)],
-            f"3 along an axis once its spacing is under twice the finest ({times(in_order(resolution.spacing, order))})",
+            f"3 along an axis once its spacing is under twice the finest ({spacing})",
         ),
         "width": Chosen(choice.width.of(dims), f"features of the first stage, doubling: {reason}"),
         "max_width": Chosen(most, f"nnU-Net's in {dims}D: planning.reference.max_features"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 from pipeline.config.schema_planning import Planning
 from pipeline.data.fingerprint import Fingerprint
-from pipeline.planning.axes import axis_order, in_order
+from pipeline.planning.axes import in_order
 from pipeline.planning.measured import percentile, reference_grid, rounded, times
 
 
@@ -15,15 +16,12 @@ from pipeline.planning.measured import percentile, reference_grid, rounded, time
 class Resolution:
     """``spacing``: mm per axis, or pixels. ``shape``: voxels of the median image there, cropped to what is not zero.
 
-    ``coarse``: the axis whose spacing is a low percentile instead of the median, None where there is none. ``order``:
-    the axes as the plan has them; all else is in the fingerprint's order.
+    ``coarse``: the axis whose spacing is a low percentile instead of the median, None where there is none.
     """
 
     spacing: tuple[float, ...]
     shape: tuple[int, ...]
     coarse: int | None
-    order: tuple[int, ...]
-    why: str
 
 
 def plan_resolution(fingerprint: Fingerprint, rules: Planning) -> Resolution:
@@ -33,29 +31,33 @@ def plan_resolution(fingerprint: Fingerprint, rules: Planning) -> Resolution:
     do not lose most of their slices, but never below the spacing of the other axes.
     Source: Isensee et al. 2021, and nnU-Net v2 (``determine_fullres_target_spacing``).
     """
-    grid, unit = reference_grid(fingerprint), fingerprint.unit
+    grid = reference_grid(fingerprint)
     spacing = [axis.median for axis in grid.spacing]
-    voxels = [axis.median for axis in grid.cropped_shape]
-    order = tuple(range(len(spacing)))
-    if len(spacing) == 3 and unit == "mm":
-        order = axis_order([round(size.median / mm) for size, mm in zip(grid.size, spacing, strict=True)], rules.short_axis)
-    why = f"median of {grid.cases} cases"
-    coarse = coarse_axis(spacing, voxels, rules.coarse_factor)
+    coarse = coarse_axis(spacing, [axis.median for axis in grid.cropped_shape], rules.coarse_factor)
     if coarse is not None:
         others = max(value for axis, value in enumerate(spacing) if axis != coarse)
-        low = percentile(grid.spacing[coarse], rules.coarse_percentile)
-        name = fingerprint.axes[coarse]
-        why += (
-            f" ({times(in_order(spacing, order))} {unit}); {name} is coarse (over {rules.coarse_factor:g} times the spacing, under "
-            f"1/{rules.coarse_factor:g} of the voxels of the others), so its {rules.coarse_percentile:g}th percentile, "
-            f"{low:.4g}, not below the others"
-        )
-        spacing[coarse] = max(low, others)
-    elif len(spacing) == 3:
-        why += f"; no axis is coarse: {times(in_order(voxels, order))} voxels in the median"
+        spacing[coarse] = max(percentile(grid.spacing[coarse], rules.coarse_percentile), others)
     target = tuple(rounded(value) for value in spacing)
     shape = tuple(max(1, round(size.median / mm)) for size, mm in zip(grid.cropped_size, target, strict=True))
-    return Resolution(target, shape, coarse, order, why)
+    return Resolution(target, shape, coarse)
+
+
+def why_spacing(fingerprint: Fingerprint, rules: Planning, coarse: int | None, order: Sequence[int]) -> str:
+    """The reason for the target spacing; ``order``: of the axes in its numbers."""
+    grid, unit = reference_grid(fingerprint), fingerprint.unit
+    why = f"median of {grid.cases} cases"
+    if coarse is not None:
+        low = percentile(grid.spacing[coarse], rules.coarse_percentile)
+        median = times(in_order([axis.median for axis in grid.spacing], order))
+        return why + (
+            f" ({median} {unit}); {fingerprint.axes[coarse]} is "
+            f"coarse (over {rules.coarse_factor:g} times the spacing, under 1/{rules.coarse_factor:g} of the voxels of "
+            f"the others), so its {rules.coarse_percentile:g}th percentile, {low:.4g}, not below the others"
+        )
+    if len(order) == 3:
+        voxels = times(in_order([axis.median for axis in grid.cropped_shape], order))
+        return f"{why}; no axis is coarse: {voxels} voxels in the median"
+    return why
 
 
 def coarse_axis(spacing: list[float], voxels: list[float], factor: float) -> int | None:
