@@ -28,8 +28,9 @@ def test_columns_are_added_to_those_of_the_experiment() -> None:
     assert (columns["image"], columns["label"]) == ("scan", "masks/{file}")
 
 
-def test_hydra_shows_what_a_run_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = ["experiment=lung_xray_unet", "data.labels={0: background, 1: heart}", "--cfg", "job"]
+@pytest.mark.parametrize("before", ["experiment=lung_xray_unet", "data=table"])  # other labels, and none
+def test_hydra_shows_what_a_run_takes(before: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = [before, "data.labels={0: background, 1: heart}", "--cfg", "job"]
     assert main(shown) == 0
     assert yaml.safe_load(capsys.readouterr().out)["data"]["labels"] == {0: "background", 1: "heart"}
 
@@ -37,8 +38,9 @@ def test_hydra_shows_what_a_run_takes(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
-        ("data.labels={0: a}", ["~data.labels", "+data.labels={0: a}"]),
+        ("data.labels={0: a}", ["data.labels=null", "+data.labels={0: a}"]),
         ("data.columns={image: a}", ["data.columns={image: a}"]),
+        ("loss={_target_: a.b}", ["~loss", "+loss={_target_: a.b}"]),
         ("+data.labels={0: a}", ["+data.labels={0: a}"]),
         ("data.labels=null", ["data.labels=null"]),
         ("seed=1,2", ["seed=1,2"]),

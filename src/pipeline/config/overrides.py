@@ -100,7 +100,10 @@ def replaces(key: str, value: Any) -> bool:
 
 
 def for_hydra(override: str) -> list[str]:
-    """The override in words of Hydra's own, which merges mappings: one that replaces is a deletion and an addition."""
+    """The override in words of Hydra's own, which merges mappings: one that replaces is null first, then the addition.
+
+    A section is deleted instead; below one Hydra refuses to delete what is null already.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -111,7 +114,7 @@ def for_hydra(override: str) -> list[str]:
     plain = not (parsed.is_add() or parsed.is_force_add() or parsed.is_delete() or parsed.is_sweep_override())
     name = parsed.key_or_group
     if plain and parsed.package is None and replaces(name.rpartition(".")[2], parsed.value()):
-        return [f"~{name}", f"+{override}"]
+        return [f"{name}=null" if "." in name else f"~{name}", f"+{override}"]
     return [override]
 
 
