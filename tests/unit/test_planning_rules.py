@@ -195,10 +195,12 @@ def test_too_little_memory_is_named() -> None:
 def test_a_low_resolution_stage() -> None:
     """nnU-Net gives lung CTs one (its patch holds 4 % of them), and the hippocampus none."""
     shape, spacing = (512, 512, 252), (0.785, 0.785, 1.24)
-    worth, why = low_resolution(spacing, shape, plan_patch(spacing, shape, 2, RULES, 8.0), 2, RULES, 8.0)
+    worth, why = low_resolution(spacing, shape, plan_patch(spacing, shape, 2, RULES, 8.0), 2, RULES, 8.0, (0, 1, 2))
     assert worth
     assert "holds 4% of the median image of 512 x 512 x 252 voxels" in why
     small = (36, 50, 35)
-    worth, why = low_resolution((1.0,) * 3, small, plan_patch((1.0,) * 3, small, 3, RULES, 8.0), 3, RULES, 8.0)
+    worth, why = low_resolution(
+        (1.0,) * 3, small, plan_patch((1.0,) * 3, small, 3, RULES, 8.0), 3, RULES, 8.0, (0, 1, 2)
+    )
     assert not worth
     assert "holds 100% of the median image" in why

@@ -18,7 +18,7 @@ def low_resolution(
     classes: int,
     rules: Planning,
     memory_gb: float,
-    order: Sequence[int] = (0, 1, 2),
+    order: Sequence[int],
 ) -> tuple[bool, str]:
     """Whether nnU-Net would add a low-resolution stage (a cascade), and the numbers in words.
 
