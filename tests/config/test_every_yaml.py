@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_a_file_opens_with_what_it_is_and_the_command_that_uses_it(file: Path) -
 @pytest.mark.parametrize("file", FILES, ids=name)
 def test_the_command_in_a_files_comment_composes(file: Path) -> None:
     line = next(line for line in read_yaml(file).header if "python -m pipeline" in line)
-    words = line.partition("python -m pipeline")[2].split()
+    words = shlex.split(line.partition("python -m pipeline")[2])
     command = words.pop(0) if words and words[0] in COMMANDS else "train"
     assert validate(compose(command, words), COMMANDS[command])
 

@@ -100,6 +100,25 @@ def test_another_option_takes_the_place_of_what_the_plan_says_of_its_own(folder:
     assert found["schedule"]["budget"] == "15m"
 
 
+def test_transforms_that_turn_the_axes_otherwise_than_the_plan_are_refused(folder: Path) -> None:
+    """Patch, strides and kernels of a plan for S, R, A would be cut from images in R, A, S."""
+    turn = "    - _target_: monai.transforms.Orientationd\n      keys: [image, label]\n      axcodes: SRA\n"
+    path = folder / "plan" / "mine.yaml"
+    path.write_text(PLAN.replace("  preprocessing:\n", f"  preprocessing:\n{turn}"))
+    assert tree(folder, "plan=mine")["sampling"]["patch_size"] == [40, 56, 40]
+    for chosen in (["transforms=ct_3d"], ["experiment=lung_unet"]):
+        with pytest.raises(UserError) as raised:
+            tree(folder, "plan=mine", *chosen)
+        assert "mine.yaml gives its sizes (patch, strides, kernels) along the axes SRA" in str(raised.value)
+        assert "turn images to RAS" in str(raised.value)
+        assert "planning.short_axis=0" in str(raised.value)
+    for code in ("SRA", "ILP"):
+        override = f"transforms.preprocessing.0.axcodes={code}"
+        assert tree(folder, "plan=mine", "transforms=ct_3d", override)["transforms"]["window"] is not None
+    path.write_text(PLAN)  # a plan that leaves the axes as they are says nothing of their order
+    assert tree(folder, "plan=mine", "transforms=ct_3d")["transforms"]["window"] is not None
+
+
 def test_another_sampling_or_schedule_keeps_the_planned_sizes(folder: Path) -> None:
     found = tree(folder, "plan=mine", "sampling=balanced", "schedule=cosine", "augmentation=none", "loss=dice")
     assert (found["sampling"]["mode"], found["sampling"]["foreground_fraction"]) == ("balanced", 1.0)

@@ -147,6 +147,19 @@ def test_pictures_keep_size_and_declared_values_and_are_scored(trained: dict[str
     assert scores["metrics"]["dice"]["mean"] == pytest.approx(np.mean(dices))
 
 
+def test_two_images_of_one_name_are_refused(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both masks would be a.png, and the first would be lost."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "a.png"):
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "in" / name)
+    command = ["predict", f"run={trained['lung_xray_unet']}", f"output={tmp_path / 'out'}"]
+    assert main([*command, f"input={tmp_path / 'in'}"]) == 2
+    assert "a.png: a.jpg beside it is the case a already" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_class_probabilities(trained: dict[str, Path], tmp_path: Path) -> None:
     data = trained["tb_xray_cnn"].parent / "tb_xray_cnn_data"
     truth = pd.read_csv(data / "labels.csv")[["file"]]

@@ -31,7 +31,7 @@ def environment() -> Iterator[dict[str, str]]:
     if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         pytest.skip("PostgreSQL is not installed: scripts/cluster/mlflow install")
     if importlib.util.find_spec("psycopg") is None:
-        pytest.skip("psycopg is not installed: pip install 'medical-pipeline[sweep]'")
+        pytest.skip("psycopg is not installed: pip install -e '.[sweep]'")
     with tempfile.TemporaryDirectory(prefix="sweep_database_", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         server = Server(Path(folder, "server"), "folder")

@@ -67,7 +67,7 @@ def server(place: Path) -> Iterator[Server]:
         pytest.skip("PostgreSQL is not installed")
     for module in ("psycopg", "flask_wtf", "boto3"):
         if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed: pip install 'medical-pipeline[server]'")
+            pytest.skip(f"{module} is not installed: pip install -e '.[server]'")
     server = Server(place / "server", "s3" if S3 else "folder")
     try:
         server.start()

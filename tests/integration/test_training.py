@@ -62,6 +62,13 @@ def test_the_seed_decides_everything(data: Path, tmp_path: Path) -> None:
     assert metrics[0] == metrics[1]
 
 
+def test_all_epochs_are_trained_where_batches_are_accumulated(data: Path, tmp_path: Path) -> None:
+    """Three batches by two: two steps an epoch, the second of the batch that is left."""
+    train(data, tmp_path, "trainer.accumulate=2", "schedule.epochs=3")
+    fitted = json.loads((tmp_path / "fold_0" / "fitted.json").read_text())
+    assert (fitted["steps"], fitted["epochs"]) == (6, 3)
+
+
 def test_augmentation_of_the_batch_follows_from_the_seed(data: Path, tmp_path: Path) -> None:
     first = train(data, tmp_path / "a", "augmentation=nnunet")
     assert same(first, train(data, tmp_path / "b", "augmentation=nnunet"))

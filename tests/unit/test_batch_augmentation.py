@@ -82,6 +82,33 @@ def test_a_sample_is_augmented_the_same_in_any_batch(shape: tuple[int, ...]) -> 
         assert torch.equal(part["label"], together["label"][order])
 
 
+@pytest.mark.parametrize(
+    ("shape", "spacing", "axes", "about"),
+    [((9, 9), None, [1], 0), ((9, 9, 9), [1, 1, 4], [0], 2), ((9, 9, 9), [4, 1, 1], [1], 0)],
+)
+def test_half_a_turn_spares_left_and_right(
+    shape: tuple[int, ...], spacing: list[float] | None, axes: list[int], about: int
+) -> None:
+    """It and a mirroring along the other axis of the plane would be a mirroring from left to right."""
+    sides = {"axes": axes, "paired": True, "swaps": []}
+    largest = {}
+    for name, given in (("paired", sides), ("single", sides | {"paired": False}), ("elsewhere", sides | {"axes": []})):
+        transform = spatial(scale_prob=0.0, spacing=spacing, sides=given)
+        plane = [axis for axis in range(len(shape)) if len(shape) == 2 or axis != about]
+        angles = []
+        for seed in range(200):
+            matrix = transform.draw(shape, np.random.default_rng(seed))
+            assert matrix is not None
+            turn = matrix[np.ix_(plane, plane)]
+            angles.append(abs(np.degrees(np.arctan2(turn[1, 0], turn[0, 0]))))
+        largest[name] = max(angles)
+    assert 25 < largest["paired"] <= 30.001
+    assert largest["single"] > 170 and largest["elsewhere"] > 170
+    across = spatial(scale_prob=0.0, spacing=[1, 1, 4], sides=sides | {"axes": [2]})  # left to right across the slices
+    drawn = [across.draw((9, 9, 9), np.random.default_rng(seed)) for seed in range(200)]
+    assert min(matrix[0, 0] for matrix in drawn if matrix is not None) < -0.9
+
+
 def test_no_generator_is_touched_and_autocast_changes_nothing() -> None:
     augment, seeds = BatchAugmentation(chain()), [1, 2, 3]
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index, union-attr]

@@ -9,7 +9,7 @@ from pipeline.data.labels import IGNORED, Labels
 from pipeline.inference.decision import Decision
 from pipeline.tasks.losses import CrossEntropyLoss, DiceLoss
 from pipeline.tasks.mask_truth import MaskTruth, add_to_background
-from pipeline.tasks.segmentation import dice_per_part
+from pipeline.tasks.segmentation import dice_per_part, joint_counts
 
 BRAIN = Labels(
     {1: "edema", 2: "core", 3: "enhancing"}, regions={"whole": (1, 2, 3), "tumour": (2, 3), "active": (3,)}, ignore=9
@@ -82,7 +82,9 @@ def test_regions_without_a_class_of_their_own_are_refused() -> None:
 def test_dice_of_parts_leaves_ignored_voxels_out() -> None:
     prediction = torch.tensor([[1, 1, 2, 3, 0, 3]])
     truth = torch.tensor([[1, 2, 2, 3, 0, IGNORED]])
-    dice = dice_per_part(prediction, truth, BRAIN.parts, len(BRAIN.names))
+    joint = joint_counts(prediction, truth, len(BRAIN.names))
+    assert int(joint.sum()) == 5
+    dice = dice_per_part(joint, BRAIN.parts)
     assert dice.tolist() == pytest.approx([1.0, 2 * 2 / (2 + 3), 1.0])
-    empty = dice_per_part(torch.zeros(1, 3).long(), torch.zeros(1, 3), {"a": (1,)}, 2)
+    empty = dice_per_part(joint_counts(torch.zeros(1, 3).long(), torch.zeros(1, 3), 2), {"a": (1,)})
     assert torch.isnan(empty).all()

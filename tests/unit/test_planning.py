@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from pipeline.config.yaml_files import read_yaml
 from pipeline.data.fingerprint import Fingerprint
 from pipeline.errors import UserError
 from pipeline.planning import Budget, Plan, make_plan
-from pipeline.planning.axes import axis_order
+from pipeline.planning.axes import axis_order, given_in_order
 from tests.fingerprints import fingerprint, intensities
 
 RULES = Planning.model_validate_json(
@@ -119,6 +120,11 @@ def test_the_longest_axis_comes_last_where_the_last_is_short() -> None:
     assert (spacing.index(max(spacing)), patch.index(min(patch))) == (0, 0)
     assert "mm along S, R, A: median" in plan.text("plan=my")
     assert values(HIPPOCAMPUS)["transforms"]["preprocessing"][0]["axcodes"] == "RAS"
+    kept = make_plan(PROSTATE, RULES.model_copy(update={"short_axis": 0}), FREE).values
+    assert (kept["sampling"]["patch_size"], patch) == ([256, 320, 20], [20, 256, 320])
+    assert given_in_order(kept, kept) == given_in_order(plan.values, plan.values) == ()
+    used = {**kept, "sampling": {**kept["sampling"], "patch_size": [128, 128, 16]}, "network": {"width": 8}}
+    assert given_in_order(kept, used) == ("sampling.patch_size",)
     assert axis_order([10, 256, 20], 0.5) == (0, 2, 1)
     assert axis_order([128, 100, 50], 0.5) == (2, 1, 0)
     assert axis_order([100, 40, 50], 0.5) == (0, 1, 2)
@@ -281,6 +287,23 @@ def test_the_low_resolution_stage_is_remarked_and_decides_the_loss() -> None:
     assert "# low-resolution stage: worth it, but not trained (there is no cascade): the patch holds 4%" in text
     assert choice(LUNG, "loss") == "dice_ce_batch"
     assert "# low-resolution stage: not worth it" in make_plan(HIPPOCAMPUS, RULES, FREE).text("plan=my")
+
+
+def test_a_short_training_of_large_volumes_works_on_a_coarser_grid() -> None:
+    lungs, hours = values(LUNG, MINUTES), values(LUNG, Budget("4h", 14400.0, 8.0, "cpu"))
+    assert hours["transforms"]["spacing"] == [0.785, 0.785, 1.24]
+    voxels = prod(n * old / new for n, old, new in zip((512, 512, 252), (0.785, 0.785, 1.24),
+                                                       lungs["transforms"]["spacing"], strict=True))  # fmt: skip
+    patch = prod(lungs["sampling"]["patch_size"])
+    assert 2 * patch <= 400_000
+    assert 0.099 < patch / voxels < 0.15
+    text = make_plan(LUNG, RULES, MINUTES).text("plan=my")
+    assert "coarsened, for so short a training sees more of larger voxels: the patch holds 0.2% of the median" in text
+    assert "# low-resolution stage: this grid is coarser already" in text
+    assert choice(LUNG, "loss", MINUTES) == "dice_ce"
+    crops = fingerprint([0.7, 0.7, 1.25], [128, 128, 8], cases=300)
+    assert values(crops, MINUTES)["transforms"]["spacing"] == [1.25, 0.7, 0.7]
+    assert values(XRAY, MINUTES)["transforms"]["spacing"] is None
 
 
 def test_an_empty_fingerprint_is_named() -> None:

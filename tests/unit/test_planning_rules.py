@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from pipeline.config.schema_planning import Planning
 from pipeline.config.yaml_files import read_yaml
 from pipeline.errors import UserError
 from pipeline.networks.topology import plan_kernels, plan_strides
+from pipeline.planning.document import Chosen
 from pipeline.planning.low_resolution import low_resolution
 from pipeline.planning.memory import feature_values
-from pipeline.planning.patch import divisors, plan_batch, plan_patch
+from pipeline.planning.patch import Patch, divisors, plan_batch, plan_patch
 from pipeline.planning.spacing import nonzero_share, plan_resolution, why_spacing
+from pipeline.planning.validation import validation_section
 from tests.fingerprints import fingerprint
 
 RULES = Planning.model_validate_json(
@@ -194,13 +197,35 @@ def test_too_little_memory_is_named() -> None:
 
 def test_a_low_resolution_stage() -> None:
     """nnU-Net gives lung CTs one (its patch holds 4 % of them), and the hippocampus none."""
-    shape, spacing = (512, 512, 252), (0.785, 0.785, 1.24)
-    worth, why = low_resolution(spacing, shape, plan_patch(spacing, shape, 2, RULES, 8.0), 2, RULES, 8.0, (0, 1, 2))
-    assert worth
-    assert "holds 4% of the median image of 512 x 512 x 252 voxels" in why
-    small = (36, 50, 35)
-    worth, why = low_resolution(
-        (1.0,) * 3, small, plan_patch((1.0,) * 3, small, 3, RULES, 8.0), 3, RULES, 8.0, (0, 1, 2)
-    )
-    assert not worth
-    assert "holds 100% of the median image" in why
+
+    def patch_of(spacing: Sequence[float], shape: Sequence[int]) -> Patch:
+        return plan_patch(spacing, shape, 3, RULES, 8.0)
+
+    lungs = low_resolution((0.785, 0.785, 1.24), (512, 512, 252), patch_of, RULES)
+    assert lungs.worth
+    assert "holds 4% of the median image of 512 x 512 x 252 voxels" in lungs.words((0, 1, 2))
+    assert "of 252 x 512 x 512 voxels" in lungs.words((2, 1, 0))
+    assert lungs.coarse is not None and lungs.patch is not None and lungs.spacing is not None
+    assert prod(lungs.patch) >= 0.25 * prod(lungs.coarse) > 0.25 * prod(lungs.patch)
+    size = [512 * 0.785, 512 * 0.785, 252 * 1.24]  # mm, which stay
+    assert [n * mm for n, mm in zip(lungs.coarse, lungs.spacing, strict=True)] == pytest.approx(size, rel=0.01)
+    small = low_resolution((1.0,) * 3, (36, 50, 35), patch_of, RULES)
+    assert (small.worth, small.spacing) == (False, None)
+    assert "holds 100% of the median image" in small.words((0, 1, 2))
+
+
+def validation(shape: Sequence[int], patch: Sequence[int]) -> dict[str, Any]:
+    found = validation_section(fingerprint([2.0] * 3, shape), RULES, [2.0] * 3, patch, 2, 50)
+    return {key: chosen.value for key, chosen in found.items() if isinstance(chosen, Chosen)}
+
+
+def test_validation_takes_a_tenth_of_the_time() -> None:
+    """300 windows are an epoch: 2 x 50 patches, of which a training step takes three times as long."""
+    assert validation([50] * 3, [50] * 3) == {"validate_every": 5, "validate_cases": 8}
+    assert validation([30] * 3, [50] * 3) == {"validate_every": 5, "validate_cases": 8}
+    # a window every 25 voxels, the last with the image: 3 per axis; 8 x 27 / 300 = 0.72 epochs, a tenth of 7.2
+    assert validation([100] * 3, [50] * 3) == {"validate_every": 8, "validate_cases": 8}
+    # 6 per axis, 0.72 epochs a case: one case takes as long as an epoch at most, and two are the least
+    assert validation([170] * 3, [50] * 3) == {"validate_every": 15, "validate_cases": 2}
+    # 13 per axis, 2 x 2197 / 300 = 14.6 epochs
+    assert validation([350] * 3, [50] * 3) == {"validate_every": 147, "validate_cases": 2}

@@ -8,6 +8,7 @@ from monai.transforms import Spacingd as MonaiSpacingd
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from pipeline.inference.native_grid import NativeGrid
 from pipeline.transforms import Spacingd
 
 
@@ -74,6 +75,29 @@ def test_values_known_beforehand() -> None:
     found = Spacingd(["image"], (1.0, 1.0))({"image": line})["image"]
     assert found.shape == (1, 1, 5)
     assert found.as_tensor().flatten().tolist() == [0, 5, 10, 20, 30]
+
+
+def test_axes_that_are_not_at_right_angles_stay_so() -> None:
+    """A gantry tilted by 20 degrees: the voxels of an upright one, and the way back is along the axes."""
+    tilt = np.radians(20)
+    upright = affine_of((0.5, 0.5, 5.0))
+    tilted = upright.copy()
+    tilted[1, 2] = 5 * np.tan(tilt)
+    stack = image((24, 20, 9), upright)
+    wanted = Spacingd(["image"], (1.0, 0.7, 2.5))({"image": stack})["image"]
+    given = {"image": MetaTensor(stack.as_tensor(), affine=torch.from_numpy(tilted))}
+    found = Spacingd(["image"], (1.0, 0.7, 2.5 / np.cos(tilt)))(given)["image"]
+    assert found.shape == wanted.shape
+    assert torch.allclose(found.as_tensor(), wanted.as_tensor(), atol=1e-5)
+    assert np.allclose(np.linalg.norm(found.affine.numpy()[:3, :3], axis=0), (1.0, 0.7, 2.5 / np.cos(tilt)))
+    masks = []
+    for new, affine in ((wanted, upright), (found, tilted)):
+        grid = NativeGrid(new.affine.numpy(), affine, new.shape[1:], stack.shape[1:])
+        assert grid.lines is not None
+        both = torch.stack([0.5 - new.as_tensor()[0], 0.5 + new.as_tensor()[0]])
+        masks.append(grid.fill([(0, both)], axis=0))
+    assert 0.2 < masks[0].mean() < 0.8
+    assert np.array_equal(*masks)
 
 
 def test_an_image_of_that_spacing_is_left_as_it_is() -> None:

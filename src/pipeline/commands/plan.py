@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.data.case import Dataset
+    from pipeline.data.fingerprint import Fingerprint
     from pipeline.data.integrity import CheckResult
     from pipeline.planning import Budget, Plan
 
@@ -36,6 +37,7 @@ def run(composed: Composed) -> int:
 
     from pipeline.data.integrity import check_dataset
     from pipeline.data.readers import open_dataset
+    from pipeline.planning import make_plan
 
     console, cache = make_console(), cache_folder(settings.cache)
     dataset = open_dataset(settings.data.model_dump(), task_kind=settings.task, cache=cache, workers=WORKERS)
@@ -44,7 +46,8 @@ def run(composed: Composed) -> int:
     checked = check_dataset(dataset, check_settings(settings), workers=WORKERS, progress=True, cache=cache)
     report_faults(checked, console)
     checked.raise_errors()
-    plan = plan_of(dataset, checked, settings, cache, console)
+    assert settings.planning is not None
+    plan = make_plan(measured(dataset, checked, settings, cache, console), settings.planning, budget_of(settings))
     text = plan.text(command_of(path.stem, composed.overrides))
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise UserError(
@@ -62,15 +65,15 @@ def run(composed: Composed) -> int:
     return 0
 
 
-def plan_of(dataset: Dataset, checked: CheckResult, settings: TrainConfig, cache: Path, console: Console) -> Plan:
-    """Measure a checked data set (or remember it) and plan. Raises UserError."""
+def measured(
+    dataset: Dataset, checked: CheckResult, settings: TrainConfig, cache: Path, console: Console
+) -> Fingerprint:
+    """Measure a checked data set, or remember it. Raises UserError."""
     from pipeline.data.fingerprint import FingerprintSettings, fingerprint_dataset
-    from pipeline.planning import make_plan
     from pipeline.progress_bar import progress_bar
 
-    assert settings.planning is not None
     with progress_bar(console, "fingerprint") as report:
-        fingerprint = fingerprint_dataset(
+        return fingerprint_dataset(
             dataset,
             {case_id: record.sha256 for case_id, record in checked.records.items()},
             FingerprintSettings.of(settings.fingerprint.model_dump()),
@@ -79,7 +82,32 @@ def plan_of(dataset: Dataset, checked: CheckResult, settings: TrainConfig, cache
             cache=cache,
             report=report,
         )
-    return make_plan(fingerprint, settings.planning, budget_of(settings))
+
+
+def plan_and_compose(composed: Composed, fingerprint: Fingerprint, console: Console) -> tuple[Plan, str, Composed]:
+    """Plan, the text of the plan, and the configuration with the plan underneath.
+
+    Where the user gives sizes of their own, the plan keeps the axes in the order in which they think of them.
+    Raises UserError, ConfigurationMistakes.
+    """
+    from pipeline.planning import given_in_order, make_plan
+
+    settings = composed.model
+    assert isinstance(settings, TrainConfig)
+    assert settings.planning is not None
+    rules, budget, command = settings.planning, budget_of(settings), command_of(OWN_NAME, composed.overrides)
+    turned = make_plan(fingerprint, rules, budget)
+    plan = make_plan(fingerprint, rules.model_copy(update={"short_axis": 0}), budget)
+    text = plan.text(command)
+    found = compose_with_plan(composed, text, TrainConfig)
+    if turned.text(command) != text:
+        given = given_in_order(plan.values, found.tree)
+        if not given:
+            plan, text = turned, turned.text(command)
+            found = compose_with_plan(composed, text, TrainConfig)
+        else:
+            tell(f"Plan: the axes stay in the order RAS, in which {' and '.join(given)} are given", console)
+    return plan, text, found
 
 
 def budget_of(settings: TrainConfig) -> Budget:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.commands.check import WORKERS, check_settings, make_console, report_faults, tell
-from pipeline.commands.plan import OWN_NAME, command_of, judge_overrides, plan_of, write_plan
+from pipeline.commands.plan import judge_overrides, measured, plan_and_compose, write_plan
 from pipeline.config.compose import Composed
-from pipeline.config.plans import PLAN_FILE, compose_with_plan, refuse_two_plans
+from pipeline.config.plans import PLAN_FILE, refuse_two_plans
 from pipeline.config.recorded import (
     EXPERIMENT_FILE,
     FREE_GROUPS,
@@ -64,9 +64,8 @@ def _run(composed: Composed, interrupt: Interrupt) -> int:
         dataset, checked = opened(settings, cache, console)
         plan = None
         if settings.planning is not None:
-            plan = plan_of(dataset, checked, settings, cache, console)
-            text = plan.text(command_of(OWN_NAME, composed.overrides))
-            composed = compose_with_plan(composed, text, TrainConfig)
+            fingerprint = measured(dataset, checked, settings, cache, console)
+            plan, text, composed = plan_and_compose(composed, fingerprint, console)
             settings = composed.model
             assert isinstance(settings, TrainConfig)
         resumed = False

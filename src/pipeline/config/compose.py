@@ -18,6 +18,7 @@ from pipeline.config.hydra_groups import Layers, compose_groups, search_path, to
 from pipeline.config.interpolation import Keys
 from pipeline.config.nearest import did_you_mean, nearest
 from pipeline.config.overrides import Choice, Value, parse
+from pipeline.config.plans import other_axes
 from pipeline.config.yaml_files import shown
 from pipeline.errors import UserError, UserErrors
 
@@ -156,10 +157,13 @@ def compose(
     request.mistakes.extend(refused)
     if tree is not None:
         request.mistakes.extend(mistake for value in request.values if (mistake := value.apply(tree)))
+    plain = to_plain(tree) if tree is not None else None
+    if plain is not None:
+        request.mistakes.extend(mistake for plan in walk.plans if (mistake := other_axes(plan, plain)))
     return Composition(
         command,
         folders,
-        to_plain(tree) if tree is not None else None,
+        plain,
         layers,
         tuple(request.values),
         tuple(overrides),

@@ -91,6 +91,11 @@ class Walk:
     _overridden: list[tuple[str, str, str, int]] = field(default_factory=list)
     _visits: int = 0
 
+    @property
+    def plans(self) -> list[YamlFile]:
+        """The plans that are used, be it in part."""
+        return [file for config, file in self._visited.items() if config.startswith(f"{GROUP}/")]
+
     def run(self, primary: str) -> None:
         """Check everything that ``primary`` refers to."""
         self._visit(primary, ())

@@ -8,19 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config.yaml_files import YamlFile, shown
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from pipeline.config.compose import Composed
-    from pipeline.config.yaml_files import YamlFile
 
 GROUP = "plan"
 PLANNING = "planning"  # the section that is there where a plan is to be made
 OWN = ("loss", "network", "optimizer", "transforms")  # groups whose options have keys of their own
 OF_EXPERIMENTS = ("data", "loss", "network", "optimizer")  # the same; the grid an experiment chose is for its images
 MADE = "made_for_this_run"
+AXIS = {code: axis for axis, codes in enumerate(("RL", "AP", "SI")) for code in codes}  # of the letters of axcodes
 PLAN_FILE = "plan.yaml"  # in the folder of a run
 
 
@@ -61,6 +62,33 @@ def _overrides(file: YamlFile) -> Iterator[tuple[str, Any]]:
             words = str(key).split()
             if "override" in words[:-1]:
                 yield words[-1].lstrip("/"), option
+
+
+def other_axes(plan: YamlFile, tree: Mapping[str, Any]) -> UserError | None:
+    """What is wrong where ``tree`` has the axes of images in another order than the plan gives its sizes in.
+
+    It may where other transforms were chosen than those of the plan. Directions along an axis do not matter.
+    """
+    planned, used = _axcodes(plan.content), _axcodes(tree)
+    if not planned or not used or [AXIS.get(code) for code in planned] == [AXIS.get(code) for code in used]:
+        return None
+    own = plan.path.stem == MADE
+    remedies = [f"turn them as planned: transforms.preprocessing.0.axcodes={planned}"]
+    if not own:
+        remedies.append("or plan for the axes as they are: python -m pipeline plan ... planning.short_axis=0")
+    return UserError(
+        f"{'the plan of this run' if own else shown(plan.path)} gives its sizes (patch, strides, kernels) along the "
+        f"axes {planned}, and the transforms that were chosen turn images to {used}",
+        *remedies,
+    )
+
+
+def _axcodes(config: Mapping[str, Any]) -> str:
+    """The order of axes that preprocessing brings about, empty where it leaves them."""
+    section = config.get("transforms")
+    steps = section.get("preprocessing") if isinstance(section, Mapping) else None
+    found = [step.get("axcodes") for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
+    return next((code for code in found if isinstance(code, str)), "")
 
 
 def refuse_two_plans(composed: Composed) -> None:

@@ -82,6 +82,14 @@ class ClassificationRules(Section):
     balanced_from: Annotated[float, Field(ge=1)]
 
 
+class ValidationRules(Section):
+    """What validation during training may cost."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    every: Count
+    cases: tuple[Count, Count]
+
+
 class UNetChoice(Section):
     """Options of ``pipeline.networks.UNet``."""
 
@@ -140,6 +148,7 @@ class SegmentationRegime(Regime):
     image_voxels: Count | None = None
     step_voxels: CountByDims | None
     beyond_image: bool
+    low_resolution: Annotated[float, Field(gt=0, le=1)] | None = None
     batches: Count
 
     @property
@@ -173,6 +182,7 @@ class Planning(Section):
     short_axis: Fraction
     overlap: Share
     fewest_batches: Count
+    validation: ValidationRules
     modality_dropout: Share
     classification: ClassificationRules
     segmentation_regimes: Annotated[list[SegmentationRegime], Field(min_length=1)]

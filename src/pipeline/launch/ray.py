@@ -93,7 +93,7 @@ class Ray:
             import ray
         except ModuleNotFoundError:
             cause = "launch=ray needs ray, which is not installed"
-            raise UserError(cause, "pip install 'medical-pipeline[ray]'") from None
+            raise UserError(cause, "in the checkout: pip install -e '.[ray]'") from None
         return ray
 
     def _connected(self) -> Any:

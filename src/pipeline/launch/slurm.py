@@ -178,7 +178,7 @@ def _require_slurm() -> Any:
         from submitit import SlurmExecutor
     except ModuleNotFoundError:
         cause = "launch=slurm needs submitit, which is not installed"
-        raise UserError(cause, "pip install 'medical-pipeline[slurm]'") from None
+        raise UserError(cause, "in the checkout: pip install -e '.[slurm]'") from None
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         cause = "launch=slurm: sbatch is not on PATH, so this machine cannot submit to a Slurm cluster"
         raise UserError(cause, "start it on a login node of the cluster, or choose launch=local")

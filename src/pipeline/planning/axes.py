@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from pipeline.config.schema_planning import Planning
 from pipeline.data.fingerprint import Fingerprint
 
 T = TypeVar("T")
+ORDERED = (  # values of a configuration that follow the order of the axes
+    "transforms.preprocessing",
+    "transforms.spacing",
+    "transforms.size",
+    "sampling.patch_size",
+    "network.strides",
+    "network.kernel_sizes",
+    "inference.mirror_axes",
+)
 
 
 def plan_order(fingerprint: Fingerprint, rules: Planning, size: Sequence[int]) -> tuple[int, ...]:
@@ -32,3 +41,17 @@ def axis_order(size: Sequence[int], short: float) -> tuple[int, ...]:
 def in_order(values: Sequence[T], order: Sequence[int]) -> tuple[T, ...]:
     """One value per axis, in another order of the axes."""
     return tuple(values[axis] for axis in order)
+
+
+def given_in_order(planned: Mapping[str, Any], used: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of the values that follow the order of the axes those that a run has otherwise than its plan: the user gave them.
+
+    ``planned``, ``used``: configurations, references unresolved. What the run has no use for is not among them.
+    """
+    found = []
+    for keys in ORDERED:
+        section, _, key = keys.partition(".")
+        own, theirs = planned.get(section, {}), used.get(section, {})
+        if key in own and key in theirs and own[key] != theirs[key]:
+            found.append(keys)
+    return tuple(found)

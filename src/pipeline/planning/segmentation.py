@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pipeline.config.schema_planning import Planning, SegmentationRegime
 from pipeline.data.fingerprint import Fingerprint
@@ -11,12 +11,13 @@ from pipeline.networks.topology import Steps, plan_kernels, plan_strides
 from pipeline.planning.axes import in_order, plan_order
 from pipeline.planning.budget import Budget
 from pipeline.planning.document import Chosen, Node, Remark
-from pipeline.planning.low_resolution import low_resolution
+from pipeline.planning.low_resolution import LowResolution, low_resolution
 from pipeline.planning.measured import reference_grid, times
 from pipeline.planning.patch import ALL_STAGES, Patch, plan_batch, plan_patch
 from pipeline.planning.schedule import optimizer_section, schedule_section, trainer_section
 from pipeline.planning.spacing import Resolution, plan_resolution, why_spacing
 from pipeline.planning.transforms import FLIPS, transforms_section
+from pipeline.planning.validation import validation_section
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,19 @@ class _Sizes:
     patch: Patch
     batch: int
     batch_why: str
+    batches: int  # of an epoch
+    batches_why: str
     free: Patch  # as far as memory alone decides
-    worth: bool  # a low-resolution stage
-    worth_why: str
+    coarsened: LowResolution | None  # why the resolution is not the full one
+    low: LowResolution | None  # what nnU-Net would add, of volumes
 
 
 def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget) -> Mapping[str, Node]:
     """Every key that follows from the data and the budget. Raises UserError."""
-    resolution = plan_resolution(fingerprint, rules)
-    regime = budget.regime(rules.segmentation_regimes, resolution.shape)
-    found = _sizes(fingerprint, rules, budget, regime, resolution)
-    order = found.order
+    full = plan_resolution(fingerprint, rules)
+    regime = budget.regime(rules.segmentation_regimes, full.shape)
+    found = _sizes(fingerprint, rules, budget, regime, full)
+    order, resolution = found.order, found.resolution
     in_mm = fingerprint.unit == "mm"
     return {
         "defaults": _choices(fingerprint, regime, found),
@@ -47,7 +50,7 @@ def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget)
             Chosen(
                 list(in_order(resolution.spacing, order)),
                 f"mm along {', '.join(in_order(fingerprint.axes, order))}: "
-                f"{why_spacing(fingerprint, rules, resolution.coarse, order)}",
+                f"{why_spacing(fingerprint, rules, resolution.coarse, order)}{_why_coarsened(regime, found)}",
             )
             if in_mm
             else Chosen(None, "the images have no millimetres: they stay on their own grids"),
@@ -59,7 +62,10 @@ def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget)
         "network": _network(regime, rules, found),
         "optimizer": optimizer_section(regime, budget),
         "schedule": schedule_section(regime, budget),
-        "trainer": trainer_section(regime, budget),
+        "trainer": {
+            **trainer_section(regime, budget),
+            **validation_section(fingerprint, rules, resolution.spacing, found.patch.size, found.batch, found.batches),
+        },
         "inference": {
             "overlap": Chosen(rules.overlap, "of the window's edge, nnU-Net's: planning.overlap"),
             "mirror_axes": Chosen("auto", FLIPS),
@@ -73,22 +79,62 @@ def _sizes(
     group, dims = fingerprint.overall, fingerprint.spatial_dims
     classes = len(group.regions) or len(group.classes) + 1
     voxels = None if regime.step_voxels is None else regime.step_voxels.of(dims)
+
+    def patch_of(spacing: Sequence[float], shape: Sequence[int]) -> Patch:
+        return plan_patch(spacing, shape, classes, rules, budget.memory_gb, voxels, regime.beyond_image)
+
+    def free_patch(spacing: Sequence[float], shape: Sequence[int]) -> Patch:
+        return plan_patch(spacing, shape, classes, rules, budget.memory_gb)
+
+    coarsened = None
+    if regime.low_resolution is not None and dims == 3 and fingerprint.unit == "mm":
+        trial = low_resolution(resolution.spacing, resolution.shape, patch_of, rules, regime.low_resolution)
+        if trial.worth and trial.spacing is not None and trial.coarse is not None:
+            coarsened = trial
+            resolution = replace(resolution, spacing=trial.spacing, shape=trial.coarse)
     spacing, shape = resolution.spacing, resolution.shape
-    patch = plan_patch(spacing, shape, classes, rules, budget.memory_gb, voxels, regime.beyond_image)
+    patch = patch_of(spacing, shape)
     order = plan_order(fingerprint, rules, patch.size)
     batch, batch_why = plan_batch(patch, shape, reference_grid(fingerprint).cases, rules, voxels)
-    free = plan_patch(spacing, shape, classes, rules, budget.memory_gb)
-    worth, worth_why = False, "a picture is planned at full resolution only"
-    if dims == 3:
-        worth, worth_why = low_resolution(spacing, shape, free, classes, rules, budget.memory_gb, order)
-    return _Sizes(resolution, order, patch, batch, batch_why, free, worth, worth_why)
+    batches, batches_why = _batches(fingerprint, rules, budget, regime, batch)
+    return _Sizes(
+        resolution,
+        order,
+        patch,
+        batch,
+        batch_why,
+        batches,
+        batches_why,
+        free_patch(spacing, shape),
+        coarsened,
+        low_resolution(spacing, shape, free_patch, rules) if dims == 3 else None,
+    )
+
+
+def _why_coarsened(regime: SegmentationRegime, found: _Sizes) -> str:
+    if found.coarsened is None:
+        return ""
+    why = "so short a training sees more of larger voxels"
+    return f"; coarsened, for {why}: {found.coarsened.words(found.order)}: {regime.words}"
+
+
+def _batches(
+    fingerprint: Fingerprint, rules: Planning, budget: Budget, regime: SegmentationRegime, batch: int
+) -> tuple[int, str]:
+    """Batches of an epoch, and why so many."""
+    if budget.seconds is None:
+        return regime.batches, f"{regime.words}: an epoch is so many steps, not one pass over the data"
+    cases = reference_grid(fingerprint).cases
+    filled = round(cases / batch)
+    least = rules.fewest_batches
+    return max(filled, least), f"{cases} cases fill {filled}; at least {least}, or validation outweighs training"
 
 
 def _choices(fingerprint: Fingerprint, regime: SegmentationRegime, found: _Sizes) -> list[Mapping[str, Node]]:
     together = "one Dice over the batch, as nnU-Net does"
     if fingerprint.spatial_dims == 2:
         loss = Chosen("dice_ce_batch", f"{together} in 2D")
-    elif found.worth:
+    elif found.low is not None and found.low.worth:
         loss = Chosen("dice_ce_batch", f"{together} where a patch holds little of the image")
     else:
         loss = Chosen("dice_ce", "one Dice per patch, as nnU-Net does where a patch holds much of the image")
@@ -113,22 +159,12 @@ def _sampling(
     if patch.size != found.free.size:
         why += f", cut {_cut_to(regime, rules, patch)}: {regime.words}"
     values = f"{patch.values / 1e6:.0f}e6 feature values of nnU-Net's network, {rules.fewest_batch} patches at most"
-    cases = reference_grid(fingerprint).cases
     values += f" {patch.capacity / 1e6:.0f}e6 in {budget.memory_gb:g} GB"
     section: dict[str, Node] = {
         "patch_size": Chosen(list(in_order(patch.size, order)), f"{why}; {values}"),
         **budget.batch_section(found.batch, found.batch_why),
+        "batches_per_epoch": Chosen(found.batches, found.batches_why),
     }
-    if budget.seconds is None:
-        section["batches_per_epoch"] = Chosen(
-            regime.batches, f"{regime.words}: an epoch is so many steps, not one pass over the data"
-        )
-    else:
-        filled = round(cases / found.batch)
-        section["batches_per_epoch"] = Chosen(
-            max(filled, rules.fewest_batches),
-            f"{cases} cases fill {filled}; at least {rules.fewest_batches}, or validation outweighs training",
-        )
     group = fingerprint.overall
     lacking = {name: grid.cases for name, grid in group.grids.items() if grid.cases < group.cases}
     if lacking:
@@ -136,10 +172,13 @@ def _sampling(
         section["modality_dropout"] = Chosen(
             rules.modality_dropout, f"not every case has every modality ({said} of {group.cases}): learn to go without"
         )
-    low = "low-resolution stage: " + (
-        "worth it, but not trained (there is no cascade)" if found.worth else "not worth it"
-    )
-    section["remark"] = Remark(f"{low}: {found.worth_why}")
+    low = "low-resolution stage: not worth it: a picture is planned at full resolution only"
+    if found.coarsened is not None:
+        low = "low-resolution stage: this grid is coarser already; there is no cascade"
+    elif found.low is not None:
+        worth = "worth it, but not trained (there is no cascade)" if found.low.worth else "not worth it"
+        low = f"low-resolution stage: {worth}: {found.low.words(found.order)}"
+    section["remark"] = Remark(low)
     return section
 
 

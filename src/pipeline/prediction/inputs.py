@@ -50,7 +50,20 @@ def _single(source: Path, run: TrainedRun) -> list[Case]:
     files = [source] if source.is_file() else sorted(path for path in source.iterdir() if is_image(path))
     if not files:
         raise UserError(f"input={source}: holds no image", f"images end in {', '.join(SUFFIXES)}")
-    return [Case(stem_of(path), stem_of(path), {run.card.modalities[0]: FileSource(path)}) for path in files]
+    found: dict[str, Path] = {}
+    for path in files:
+        _once(found, stem_of(path), path)
+    return [Case(name, name, {run.card.modalities[0]: FileSource(path)}) for name, path in found.items()]
+
+
+def _once(found: dict[str, Path], name: str, path: Path) -> None:
+    """Note the file of a case; raises UserError where it has one: what is written for it has one name, too."""
+    if name in found:
+        raise UserError(
+            f"{path}: {found[name].name} beside it is the case {name} already, by its name",
+            "rename one of them, or predict them from folders of their own",
+        )
+    found[name] = path
 
 
 def _several(source: Path, run: TrainedRun) -> list[Case]:
@@ -69,7 +82,9 @@ def _several(source: Path, run: TrainedRun) -> list[Case]:
             pairs = [(fields["case"], path) for fields, path in matches(source, templates[modality], "data.images")]
         else:
             pairs = []
+        files: dict[str, Path] = {}
         for case_id, path in pairs:
+            _once(files, case_id, path)
             found.setdefault(case_id, {})[modality] = FileSource(path)
     if not found:
         raise UserError(f"input={source}: holds no image of {named}", remedy)

@@ -30,7 +30,9 @@ def require_optuna() -> None:
     try:
         import optuna
     except ModuleNotFoundError:
-        raise UserError("sweep needs optuna, which is not installed", "pip install 'medical-pipeline[sweep]'") from None
+        raise UserError(
+            "sweep needs optuna, which is not installed", "in the checkout: pip install -e '.[sweep]'"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
@@ -58,7 +60,7 @@ def storage_address(asked: str | None) -> str | None:
         import psycopg  # noqa: F401
     except ModuleNotFoundError:
         cause = "sweep.storage=postgresql://... needs psycopg, which is not installed"
-        raise UserError(cause, "pip install 'medical-pipeline[sweep]'") from None
+        raise UserError(cause, "in the checkout: pip install -e '.[sweep]'") from None
     return f"{POSTGRESQL}://{rest}"
 
 

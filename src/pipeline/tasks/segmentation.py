@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.collective import merged
 from pipeline.data.labels import IGNORED, Labels
 from pipeline.inference.decision import Decision
+from pipeline.inference.predictor import SlidingWindow
 from pipeline.networks.engine import as_written
 from pipeline.tasks.base import OptimizerFactory, Task
 from pipeline.tasks.mask_truth import MaskTruth
@@ -19,7 +19,7 @@ from pipeline.tasks.mask_truth import MaskTruth
 class SegmentationTask(Task):
     """Trains on patches; validates by the Dice of whole cases on the preprocessed grid.
 
-    ``predictor(network, image)`` gives the logits of a whole image, ``decision`` their class indices. ``val_metric`` is
+    ``predictor`` gives the logits of a whole image piece by piece, ``decision`` their class indices. ``val_metric`` is
     the mean over foreground classes (or regions) of the mean over cases in which one occurs in truth or prediction.
     A batch may hold ``annotated`` (B, outputs) bool: what each case annotates.
     """
@@ -33,7 +33,7 @@ class SegmentationTask(Task):
         loss: nn.Module,
         optimizer: OptimizerFactory,
         *,
-        predictor: Callable[[Any, Tensor], Tensor],
+        predictor: SlidingWindow,
         decision: Decision,
         labels: Labels,
         seed: int,
@@ -54,15 +54,23 @@ class SegmentationTask(Task):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Dice per class or region of every case in the batch."""
-        with as_written(self.network):
-            logits = self.predictor(self.network, batch["image"])
-        parts = self.labels.parts
-        for number, (values, truth) in enumerate(zip(logits, batch["label"][:, 0], strict=True)):
-            dice = dice_per_part(self.decision.indices(values, logits=True), truth, parts, len(self.labels.names))
+        for number, (image, truth) in enumerate(zip(batch["image"], batch["label"][:, 0], strict=True)):
+            with as_written(self.network):
+                counts = self._counts(image, truth)
+            dice = dice_per_part(counts, self.labels.parts)
             if "annotated" in batch:
-                known = batch["annotated"][number][-len(parts) :]
+                known = batch["annotated"][number][-len(dice) :]
                 dice = torch.where(known, dice, torch.nan)
             self._dice[int(batch["index"][number])] = dice.cpu()
+
+    def _counts(self, image: Tensor, truth: Tensor) -> Tensor:
+        """Voxels of a case by class in the truth and in the prediction; see ``joint_counts``."""
+        along, classes = self.predictor.axis(image.shape[1:]), len(self.labels.names)
+        total = torch.zeros(classes, classes, dtype=torch.int64, device=truth.device)
+        for start, logits in self.predictor.blocks([self.network], image):
+            indices = self.decision.indices(logits, logits=True).to(truth.device)
+            total += joint_counts(indices, truth.narrow(along, start, indices.shape[along]), classes)
+        return total
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean Dice, and that of each class or region, over the cases of all processes."""
@@ -77,17 +85,22 @@ class SegmentationTask(Task):
         self.log("val_metric", torch.nan_to_num(per_class.nanmean(), nan=0.0))
 
 
-def dice_per_part(prediction: Tensor, truth: Tensor, parts: dict[str, tuple[int, ...]], classes: int) -> Tensor:
-    """Dice of each part (a set of class indices) of two index arrays; NaN where it is in neither.
+def joint_counts(prediction: Tensor, truth: Tensor, classes: int) -> Tensor:
+    """How many voxels have each pair of classes, (truth, prediction) int64.
 
-    Voxels whose truth is IGNORED are left out.
+    Those whose truth is IGNORED are left out.
     """
     truth, prediction = truth.flatten().long(), prediction.flatten()
     known = truth != IGNORED
     if not bool(known.all()):
         truth, prediction = truth[known], prediction[known]
-    joint = torch.bincount(truth * classes + prediction, minlength=classes**2).view(classes, classes).double()
-    member = torch.zeros(len(parts), classes, dtype=torch.float64, device=joint.device)
+    return torch.bincount(truth * classes + prediction, minlength=classes**2).view(classes, classes)
+
+
+def dice_per_part(joint: Tensor, parts: dict[str, tuple[int, ...]]) -> Tensor:
+    """Dice of each part (a set of class indices) from ``joint_counts``; NaN where it is in neither."""
+    joint = joint.double()
+    member = torch.zeros(len(parts), len(joint), dtype=torch.float64, device=joint.device)
     for row, part in zip(member, parts.values(), strict=True):
         row[list(part)] = 1
     both = (member @ joint * member).sum(dim=1)

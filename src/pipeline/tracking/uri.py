@@ -14,7 +14,7 @@ _DATABASES = ("postgresql", "mysql", "mssql")
 # Where MLflow can keep artifacts: the module that this needs here, and what to install for it.
 _ARTIFACTS = {
     "file": None,
-    "s3": ("boto3", "'medical-pipeline[server]'"),
+    "s3": ("boto3", "-e '.[server]', in the checkout"),
     "gs": ("google.cloud.storage", "google-cloud-storage"),
     "wasbs": ("azure.storage.blob", "azure-storage-blob"),
     "abfss": ("azure.storage.filedatalake", "azure-storage-file-datalake"),

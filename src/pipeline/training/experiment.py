@@ -230,7 +230,7 @@ def make_ready(
         folds=folds,
         store=store,
         patch_size=_patch_size(settings, shapes, dataset),
-        spacing=tuple(round(float(value), 4) for value in np.median(spacings, axis=0)),
+        spacing=tuple(_rounded(float(value)) for value in np.median(spacings, axis=0)),
         channels=int(store[dataset.cases[0]].image.shape[0]),
         sides=sides_of(dataset, [store[case].affine for case in dataset.cases]),
         output=output,
@@ -250,6 +250,11 @@ def compose(transforms: list[Any]) -> Any:
     from monai.transforms import Compose
 
     return Compose(transforms)
+
+
+def _rounded(spacing: float) -> float:
+    """A spacing (mm) with four decimals, or of small ones (microscopy) four digits."""
+    return round(spacing, 4) if spacing >= 0.1 else float(f"{spacing:.4g}")
 
 
 def _patch_size(settings: TrainConfig, shapes: np.ndarray[Any, Any], dataset: Dataset) -> tuple[int, ...]:

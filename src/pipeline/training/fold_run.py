@@ -106,9 +106,8 @@ class FoldRun:
         )
         pace = Pace(
             self._build("schedule", "shape"),
-            total_steps=None
-            if schedule.epochs is None
-            else max(1, schedule.epochs * len(batches) // trainer.accumulate),
+            # The batches that are left at the end of an epoch are a step of their own.
+            total_steps=None if schedule.epochs is None else schedule.epochs * -(-len(batches) // trainer.accumulate),
             budget=None if schedule.budget is None else seconds_of(schedule.budget),
             most_steps=trainer.max_steps,
             replay=experiment.replay.get(self.fold.index),

@@ -20,6 +20,8 @@ from pipeline.training.progress_file import FoldProgress
 LINE_EVERY = 15.0  # s between lines where there is no terminal
 FILE_EVERY = 2.0  # s
 BAR_EVERY = 0.5  # s; the loss of a step on a GPU has to be waited for
+DEAR = 0.2  # of a training by the clock: where validation takes more it is said
+EARLY = 0.1  # of the budget: nothing is said before
 
 
 class ShowProgress(Callback):
@@ -39,6 +41,9 @@ class ShowProgress(Callback):
         self._metric = ""
         self._loss: Tensor | None = None  # moving average
         self._next_shown = self._next_file = 0.0
+        self._validated = 0.0  # s
+        self._began: float | None = None  # the validation that goes on
+        self._told = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -79,7 +84,21 @@ class ShowProgress(Callback):
             words = in_words(float("nan") if left is None else left)
             self.console.print(f"{text}  {100 * progress:.0f} %, {words} left", highlight=False)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.monotonic()
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._began is not None:
+            self._validated += time.monotonic() - self._began
+        budget, spent = self.pace.budget, self.pace.elapsed
+        by_clock = budget is not None and spent > EARLY * budget and trainer.is_global_zero
+        if by_clock and not self._told and self._validated > DEAR * spent:
+            self._told = True
+            self.console.print(
+                f"{self.title}: {self._validated / spent:.0%} of the time so far went into validation; "
+                "a higher trainer.validate_every or a lower trainer.validate_cases leaves more of it to training",
+                highlight=False,
+            )
         metric = trainer.callback_metrics.get("val_metric")
         if metric is not None:
             self._metric = f"  validation {getattr(pl_module, 'metric', 'metric')} {float(metric):.3f}"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 NEAREST, BILINEAR = "nearest", "bilinear"
 SAME = 1e-3  # MONAI's own tolerance: a grid that differs by less is left as it is
+ASKEW = 1e-2  # voxels by which a corner may be misplaced before axes count as not at right angles
 
 
 class Spacingd(MapTransform):
@@ -25,8 +26,9 @@ class Spacingd(MapTransform):
     (MetaTensor); gives float32.
 
     Same grid and, to rounding, same values as MONAI's Spacingd with its defaults (half way between two voxels either
-    label may be the nearest). As the axes keep their directions the interpolation is separable: one axis after the
-    other, without MONAI's grid of coordinates, several times faster and in a fraction of the memory.
+    label may be the nearest), except for axes that are not at right angles, as of a tilted gantry: MONAI straightens
+    these, here they stay as they are, as in nnU-Net. As the axes keep their directions the interpolation is separable:
+    one axis after the other, without MONAI's grid of coordinates, several times faster and in a fraction of the memory.
     """
 
     def __init__(
@@ -62,6 +64,10 @@ def resample_axes(image: Tensor, pixdim: Sequence[float], mode: str) -> Tensor:
         raise ValueError("the image has no affine, so its spacing is not known")
     source = to_affine_nd(dims, image.affine.numpy().astype(np.float64))
     target = zoom_affine(source, pixdim, diagonal=False)
+    linear = np.linalg.solve(source, target)[:dims, :dims]
+    reach = np.abs(linear - np.diag(np.diag(linear))) @ (np.array(shape) / np.abs(np.diag(linear)))
+    if reach.max() > ASKEW:
+        target[:dims, :dims] = source[:dims, :dims] * (np.array(pixdim) / np.linalg.norm(source[:dims, :dims], axis=0))
     extents, offset = compute_shape_offset(shape, source, target)
     new_shape = tuple(int(extent) for extent in extents)
     target[:dims, -1] = offset[:dims]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -18,9 +19,11 @@ class RandomSpatial(BatchTransform):
 
     ``rotation``: largest angle in degrees about each axis in 3D. ``plane_rotation``: the same in 2D; and in 3D where
     voxels are over ``anisotropy`` times as long across the slices as within them, which are then rotated and zoomed
-    in their plane only. ``scale``: lowest and highest zoom, one draw for all axes. ``spacing``: mm; angles are angles
-    in the patient. Beyond the border the nearest voxel is repeated (``padding`` border) or zero (zeros). The image is
-    interpolated linearly, the label by nearest neighbour.
+    in their plane only. ``sides`` (``${derived.sides}``): where classes are pairs of left and right, an angle in a
+    plane that holds the axis from left to right is at most ``rotation`` too: half a turn and a mirroring along the
+    plane's other axis would make a left lung look like a right one. ``scale``: lowest and highest zoom, one draw for
+    all axes. ``spacing``: mm; angles are angles in the patient. Beyond the border the nearest voxel is repeated
+    (``padding`` border) or zero (zeros). The image is interpolated linearly, the label by nearest neighbour.
     Source: Isensee et al., Nature Methods 2021.
     """
 
@@ -34,6 +37,7 @@ class RandomSpatial(BatchTransform):
         spacing: Sequence[float] | None = None,
         anisotropy: float = 3.0,
         padding: str = BORDER,
+        sides: Mapping[str, Any] | None = None,
     ) -> None:
         if len(rotation) != 3:
             raise ValueError(f"rotation {list(rotation)} needs three angles, one for each axis")
@@ -47,6 +51,7 @@ class RandomSpatial(BatchTransform):
         self.spacing = None if spacing is None else tuple(spacing)
         self.anisotropy = anisotropy
         self.padding = padding
+        self.left_right = frozenset(sides["axes"]) if sides is not None and sides["paired"] else frozenset()
 
     def augment(self, image: Tensor, label: Tensor | None, rng: np.random.Generator) -> None:
         """Rotate and zoom one sample; see :class:`BatchTransform`."""
@@ -66,12 +71,19 @@ class RandomSpatial(BatchTransform):
         across = slice_axis(self.spacing, dims, self.anisotropy)
         scale = np.full(dims, zoom if zooms else 1.0)
         if dims == 2:
-            angles = turn[:1] * self.plane_rotation
+            angles = turn[:1] * self._most_in_plane(0, {0, 1})
         elif across is None:
             angles = turn * self.rotation
         else:
-            angles = np.where(np.arange(3) == across, turn * self.plane_rotation, 0.0)
+            most = self._most_in_plane(across, {0, 1, 2} - {across})
+            angles = np.where(np.arange(3) == across, turn * most, 0.0)
             scale[across] = 1.0
         return affine_matrix(
             size, rotation=angles.tolist() if rotates else (), zoom=scale.tolist(), spacing=self.spacing
         )
+
+    def _most_in_plane(self, about: int, plane: set[int]) -> float:
+        """Largest angle of a rotation in the ``plane`` of two axes; ``about``: which of the three angles bounds it."""
+        if self.left_right & plane:
+            return min(self.rotation[about], self.plane_rotation)
+        return self.plane_rotation

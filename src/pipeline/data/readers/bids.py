@@ -110,7 +110,7 @@ def _labels(labels: Mapping[Any, str] | None, choice: Mapping[str, Any]) -> Labe
         )
     if labels is None:
         raise UserError(
-            "data.labels is not set", "declare the voxel values of the masks: data.labels={0: background, 1: ...}"
+            "data.labels is not set", "declare the voxel values of the masks: 'data.labels={0: background, 1: ...}'"
         )
     return parse_labels(labels, "data.labels")
 

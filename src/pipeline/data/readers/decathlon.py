@@ -126,7 +126,9 @@ def labels_of(listing: Mapping[str, Any], index: Path) -> Labels:
     Raises UserError.
     """
     if "labels" not in listing:
-        raise UserError(f"{index}: declares no labels", "declare them there or in data.labels={0: background, 1: ...}")
+        raise UserError(
+            f"{index}: declares no labels", "declare them there or in 'data.labels={0: background, 1: ...}'"
+        )
     given = listing["labels"]
     if isinstance(given, dict) and given and all(isinstance(value, int | list) for value in given.values()):
         return nnunet_labels.labels_of(listing, index, None)

@@ -43,7 +43,7 @@ def read_files(
     if mask is None:
         raise UserError("data.mask is not set", "name the template of the masks: data.mask='{case}/mask.nii.gz'")
     if labels is None:
-        raise UserError("data.labels is not set", "declare the voxel values: data.labels={0: background, 1: ...}")
+        raise UserError("data.labels is not set", "declare the voxel values: 'data.labels={0: background, 1: ...}'")
     declared = parse_labels(labels, "data.labels")
     found: dict[str, dict[str, str]] = {}
     paths: dict[str, dict[str, FileSource]] = {}

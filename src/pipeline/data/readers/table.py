@@ -122,7 +122,7 @@ def labels_beside(folder: Path) -> Labels:
     if not (folder / INDEX).is_file():
         raise UserError(
             f"data.labels is not set and {folder} has no {INDEX}",
-            "declare the voxel values of the masks: data.labels={0: background, 1: ...}",
+            "declare the voxel values of the masks: 'data.labels={0: background, 1: ...}'",
         )
     index = folder / INDEX
     return labels_of(read_listing(index), index)
