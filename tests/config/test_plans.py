@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from pipeline.cli import main
+from pipeline.commands.plan import plan_and_compose
 from pipeline.conf_dir import conf_dir
 from pipeline.config.compose import compose
 from pipeline.config.plans import compose_with_plan
 from pipeline.config.schema import TrainConfig
 from pipeline.config.validate import validate
 from pipeline.errors import UserError
+from tests.fingerprints import fingerprint
 
 PLAN = """# @package _global_
 # By hand:  python -m pipeline plan=mine
@@ -117,6 +121,25 @@ def test_transforms_that_turn_the_axes_otherwise_than_the_plan_are_refused(folde
         assert tree(folder, "plan=mine", "transforms=ct_3d", override)["transforms"]["window"] is not None
     path.write_text(PLAN)  # a plan that leaves the axes as they are says nothing of their order
     assert tree(folder, "plan=mine", "transforms=ct_3d")["transforms"]["window"] is not None
+
+
+@pytest.mark.parametrize(
+    "own", [["sampling.patch_size=[128,128,8]"], ["transforms=mri_3d"], ["transforms.spacing=[0.7,0.7,4]"], []]
+)
+def test_sizes_that_the_user_gives_are_along_the_axes_as_they_are(own: list[str]) -> None:
+    """Only a plan of which nothing else depends on the order of the axes turns them."""
+    prostate = fingerprint([0.625, 0.625, 3.6], [320, 320, 20], cases=32)
+    overrides = ["experiment=auto", "plan.budget=10m", "plan.accelerator=cpu", *own]
+    said = io.StringIO()
+    first = validate(compose("train", overrides), TrainConfig)
+    plan, text, found = plan_and_compose(first, prostate, Console(file=said, width=200))
+    order = "RAS" if own else "SRA"
+    assert plan.values["transforms"]["preprocessing"][0]["axcodes"] == order
+    assert f"axcodes: {order} " in text
+    assert found.tree["transforms"]["preprocessing"][0]["axcodes"] == order
+    kernel = found.tree["network"]["kernel_sizes"][0]  # the slices are thick: flat kernels first
+    assert kernel == ([3, 3, 1] if own else [1, 3, 3])
+    assert ("the axes stay in the order RAS, in which" in said.getvalue()) == bool(own)
 
 
 def test_another_sampling_or_schedule_keeps_the_planned_sizes(folder: Path) -> None:

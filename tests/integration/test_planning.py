@@ -193,30 +193,6 @@ def test_auto_plans_and_trains_under_the_users_overrides(
     assert composed(copied).model.sampling.patch_size == plan["sampling"]["patch_size"]
 
 
-@pytest.mark.parametrize(
-    "own", [["sampling.patch_size=[24,24,8]"], ["transforms=mri_3d"], ["transforms.spacing=[1.5,1.5,5]"], []]
-)
-def test_sizes_that_the_user_gives_are_along_the_axes_as_they_are(
-    own: list[str],
-    data: Callable[[str], list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Only a plan of which nothing else depends on the order of the axes turns them."""
-    monkeypatch.chdir(tmp_path)
-    short = ["trainer.max_steps=1", "folds.count=2", "folds.run=[0]", "sampling.batches_per_epoch=1",
-             "network.width=4", "tracking.enabled=false", f"output={tmp_path / 'run'}"]  # fmt: skip
-    command = ["experiment=auto", *data("anisotropic"), "plan.budget=5m", "plan.accelerator=cpu", *own, *short]
-    assert main(command) == 0
-    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert config["transforms"]["preprocessing"][0]["axcodes"] == ("RAS" if own else "SRA")
-    kernel = config["network"]["kernel_sizes"][0]  # the slices are thick: flat kernels first
-    assert kernel == ([3, 3, 1] if own else [1, 3, 3])
-    stays = "the axes stay in the order RAS, in which"
-    assert (stays in capsys.readouterr().out) == bool(own)
-
-
 @pytest.mark.parametrize("kind", ["classified volumes", "several modalities", "pictures"])
 def test_auto_on_other_kinds(
     kind: str, data: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
