@@ -1,10 +1,10 @@
 """Time and memory of predicting one volume: our sliding window against MONAI's and nnU-Net's, the same network.
 
     python scripts/bench/prediction.py [--rounds 5] [--shape 320 320 160] [--patch 128 128 64] [--flips 0 1]
-                                       [--network unet] [--rival PYTHON]
+                                       [--network unet] [--rival PYTHON] [--together 2]
 
 From a preprocessed image in memory (one channel, float32) to class indices on the same grid: three classes, overlap
-0.5, Gaussian weights, two windows per forward pass (nnU-Net: one), bf16 where the device computes in it. MONAI's side
+0.5, Gaussian weights, `--together` windows per forward pass (nnU-Net: one), bf16 where it is the faster. MONAI's side
 is sliding_window_inference and argmax and, with flips, the mean of logits over the flipped images, as its tutorials do;
 ours flips each window, and on a CPU computes as the engine's trial chooses there. The network is
 `conf/network/NAME.yaml` with random weights. `--rival` names a Python whose
@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
+from scaling import DEVICE, faster_in_bf16
 
 from pipeline.config.build import build, fill_derived
 from pipeline.config.compose import compose
@@ -41,10 +42,9 @@ from pipeline.inference.native_grid import NativeGrid
 from pipeline.inference.predictor import SlidingWindow, all_flips
 from pipeline.networks.engine import Engine, use_engine
 from pipeline.networks.host_memory import keep_freed_memory
-from pipeline.training.device import choose_precision
+from pipeline.training.device import computes_bf16
 
 CLASSES, OVERLAP = 3, 0.5
-TOGETHER = 2  # images per forward pass
 SPACING = (1.0, 1.0, 2.0)  # mm
 
 
@@ -64,13 +64,15 @@ def network_of(name: str, patch: Sequence[int], engine: Engine) -> Any:
     return use_engine(network, engine, training=False)
 
 
-def monai(network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int]) -> NDArray[np.uint8]:
+def monai(
+    network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int], together: int
+) -> NDArray[np.uint8]:
     """Class indices by MONAI's sliding window."""
     total: torch.Tensor | None = None
     for dims in all_flips(flips):
         flipped = torch.flip(image[None], dims) if dims else image[None]
         logits = sliding_window_inference(
-            flipped, tuple(patch), TOGETHER, network, overlap=OVERLAP, mode="gaussian", sigma_scale=0.125
+            flipped, tuple(patch), together, network, overlap=OVERLAP, mode="gaussian", sigma_scale=0.125
         )
         assert isinstance(logits, torch.Tensor)
         logits = torch.flip(logits, dims) if dims else logits
@@ -79,9 +81,11 @@ def monai(network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequen
     return total[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
-def ours(network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int]) -> NDArray[np.uint8]:
+def ours(
+    network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int], together: int
+) -> NDArray[np.uint8]:
     """Class indices as the pipeline predicts them."""
-    window = SlidingWindow(patch, overlap=OVERLAP, window_batch=TOGETHER, blending="gaussian", mirror_axes=flips)
+    window = SlidingWindow(patch, overlap=OVERLAP, window_batch=together, blending="gaussian", mirror_axes=flips)
     shape = image.shape[1:]
     grid = NativeGrid(np.eye(4), np.eye(4), shape, shape)
     probabilities = window.blocks([network], image, lambda logits: torch.softmax(logits, dim=1))
@@ -98,7 +102,6 @@ def measure(options: argparse.Namespace) -> None:
     """Predict once and print seconds and MB as JSON."""
     side, shape, patch, flips = options.side, options.shape, options.patch, options.flips
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bf16 = choose_precision("auto", device.type) == "bf16-mixed"
     engine = Engine()
     if side == "ours" and device.type == "cpu":  # what a measured trial chooses there
         engine = Engine("fused", "channels_last")
@@ -106,14 +109,14 @@ def measure(options: argparse.Namespace) -> None:
     network = network_of(options.network, patch, engine).to(device)
     image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     predict = {"monai": monai, "ours": ours}[side]
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        predict(network, image[:, : patch[0], : patch[1], : patch[2]], patch, flips)
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
+        predict(network, image[:, : patch[0], : patch[1], : patch[2]], patch, flips, options.together)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins again
         before = memory("VmRSS")
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         begun, worked = time.perf_counter(), time.process_time()
-        predicted = predict(network, image, patch, flips)
+        predicted = predict(network, image, patch, flips, options.together)
         seconds, cpu = time.perf_counter() - begun, time.process_time() - worked
     np.save(options.mask, predicted)
     found = {"s": seconds, "CPU s": cpu, "MB": memory("VmHWM") - before}
@@ -131,6 +134,8 @@ def main() -> int:
     parser.add_argument("--flips", type=int, nargs="*", default=(), help="axes; all combinations are averaged")
     parser.add_argument("--network", default="unet")
     parser.add_argument("--rival", metavar="PYTHON")
+    parser.add_argument("--together", type=int, default=2, help="windows per forward pass, of ours and MONAI's")
+    parser.add_argument("--bf16", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--mask", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -138,9 +143,11 @@ def main() -> int:
         measure(options)
         return 0
     options.network = "nnunet" if options.rival else options.network
+    options.bf16 = computes_bf16(DEVICE.type) and faster_in_bf16()
     rival, name = ("nnunet", "nnU-Net") if options.rival else ("monai", "MONAI")
     print(f"{tuple(options.shape)} voxels, windows {tuple(options.patch)}, flips {list(options.flips)}")
-    print(f"network {options.network}, {torch.get_num_threads()} threads")
+    precision = "bf16" if options.bf16 else "float32"
+    print(f"network {options.network}, {torch.get_num_threads()} threads, {precision}, {options.together} together")
     print(f"{'':<10}{name:>24}{'ours':>24}{name + ' / ours':>24}")
     with tempfile.TemporaryDirectory() as folder:
         found: dict[str, list[dict[str, float]]] = {rival: [], "ours": []}
@@ -178,6 +185,7 @@ def _in_a_fresh_process(side: str, options: argparse.Namespace, mask: Path) -> d
         command = [sys.executable, __file__, "--side", side, "--mask", str(mask), "--network", options.network]
         for name, values in (("--shape", options.shape), ("--patch", options.patch), ("--flips", options.flips)):
             command += [name, *map(str, values)]
+        command += ["--together", str(options.together), *(["--bf16"] if options.bf16 else [])]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return measured
