@@ -24,11 +24,12 @@ def prediction(name: str, window: Sequence[int], together: int, bf16: bool) -> C
     """A prediction with so many images a forward pass."""
     network = network_of(name, window, False)
     sliding = SlidingWindow(window, overlap=0.5, window_batch=together, blending="gaussian", mirror_axes=[0])
-    image = torch.randn(1, 1, *(2 * edge for edge in window), device=DEVICE)
+    image = torch.randn(1, *(2 * edge for edge in window), device=DEVICE)
 
     def predict() -> None:
         with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
-            sliding(network, image)
+            for _ in sliding.blocks([network], image):
+                pass
 
     return predict
 

@@ -1,19 +1,19 @@
 """Time and memory of predicting one volume: our sliding window against MONAI's and nnU-Net's, the same network.
 
     python scripts/bench/prediction.py [--rounds 5] [--shape 320 320 160] [--patch 128 128 64] [--flips 0 1]
-                                       [--network unet] [--rival PYTHON] [--together 2]
+                                       [--network unet] [--rival PYTHON]
 
 From a preprocessed image in memory (one channel, float32) to class indices on the same grid: three classes, overlap
-0.5, Gaussian weights, `--together` windows per forward pass (nnU-Net: one), bf16 where it is the faster. MONAI's side
-is sliding_window_inference and argmax and, with flips, the mean of logits over the flipped images, as its tutorials do;
-ours flips each window, and on a CPU computes as the engine's trial chooses there. The network is
-`conf/network/NAME.yaml` with random weights. `--rival` names a Python whose
-environment holds nnunetv2, and stands for `--network nnunet`: instead of MONAI's, nnU-Net's predictor then takes turns
-with ours, on its own network of the same topology, as it predicts here: on a CPU in float32. Every figure comes from a
-fresh process, the sides alternate; before its time is taken a process predicts one window. Memory: the greatest
-resident size while predicting, above that before. CPU seconds are those of all threads: a busy machine distorts them
-less. Prints median (least to greatest), the ratio of each round, and for MONAI the share of voxels in which both agree:
-windows of flipped images lie elsewhere, and bf16 rounds.
+0.5, Gaussian weights, as many windows per forward pass as the pipeline takes by default (nnU-Net: one), bf16 where it
+is the faster. MONAI's side is sliding_window_inference and argmax and, with flips, the mean of logits over the flipped
+images, as its tutorials do; ours flips each window, and on a CPU computes as the engine's trial chooses there. The
+network is `conf/network/NAME.yaml` with random weights. `--rival` names a Python whose environment holds nnunetv2, and
+stands for `--network nnunet`: instead of MONAI's, nnU-Net's predictor then takes turns with ours, on its own network of
+the same topology, as it predicts here: on a CPU in float32. Every figure comes from a fresh process, the sides
+alternate; before its time is taken a process predicts one window. Memory: the greatest resident size while predicting,
+above that before. CPU seconds are those of all threads: a busy machine distorts them less. Prints median (least to
+greatest), the ratio of each round, and for MONAI the share of voxels in which both agree: windows of flipped images lie
+elsewhere, and bf16 rounds.
 """
 
 from __future__ import annotations
@@ -64,10 +64,14 @@ def network_of(name: str, patch: Sequence[int], engine: Engine) -> Any:
     return use_engine(network, engine, training=False)
 
 
-def monai(
-    network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int], together: int
-) -> NDArray[np.uint8]:
+def sliding(patch: Sequence[int], flips: Sequence[int]) -> SlidingWindow:
+    """The pipeline's sliding window with its default number of images per forward pass."""
+    return SlidingWindow(patch, overlap=OVERLAP, window_batch="auto", blending="gaussian", mirror_axes=flips)
+
+
+def monai(network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int]) -> NDArray[np.uint8]:
     """Class indices by MONAI's sliding window."""
+    together = sliding(patch, flips).window_batch
     total: torch.Tensor | None = None
     for dims in all_flips(flips):
         flipped = torch.flip(image[None], dims) if dims else image[None]
@@ -81,11 +85,9 @@ def monai(
     return total[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
-def ours(
-    network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int], together: int
-) -> NDArray[np.uint8]:
+def ours(network: Any, image: torch.Tensor, patch: Sequence[int], flips: Sequence[int]) -> NDArray[np.uint8]:
     """Class indices as the pipeline predicts them."""
-    window = SlidingWindow(patch, overlap=OVERLAP, window_batch=together, blending="gaussian", mirror_axes=flips)
+    window = sliding(patch, flips)
     shape = image.shape[1:]
     grid = NativeGrid(np.eye(4), np.eye(4), shape, shape)
     probabilities = window.blocks([network], image, lambda logits: torch.softmax(logits, dim=1))
@@ -110,13 +112,13 @@ def measure(options: argparse.Namespace) -> None:
     image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     predict = {"monai": monai, "ours": ours}[side]
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-        predict(network, image[:, : patch[0], : patch[1], : patch[2]], patch, flips, options.together)
+        predict(network, image[:, : patch[0], : patch[1], : patch[2]], patch, flips)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins again
         before = memory("VmRSS")
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         begun, worked = time.perf_counter(), time.process_time()
-        predicted = predict(network, image, patch, flips, options.together)
+        predicted = predict(network, image, patch, flips)
         seconds, cpu = time.perf_counter() - begun, time.process_time() - worked
     np.save(options.mask, predicted)
     found = {"s": seconds, "CPU s": cpu, "MB": memory("VmHWM") - before}
@@ -134,7 +136,6 @@ def main() -> int:
     parser.add_argument("--flips", type=int, nargs="*", default=(), help="axes; all combinations are averaged")
     parser.add_argument("--network", default="unet")
     parser.add_argument("--rival", metavar="PYTHON")
-    parser.add_argument("--together", type=int, default=2, help="windows per forward pass, of ours and MONAI's")
     parser.add_argument("--bf16", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--mask", type=Path, help=argparse.SUPPRESS)
@@ -147,7 +148,7 @@ def main() -> int:
     rival, name = ("nnunet", "nnU-Net") if options.rival else ("monai", "MONAI")
     print(f"{tuple(options.shape)} voxels, windows {tuple(options.patch)}, flips {list(options.flips)}")
     precision = "bf16" if options.bf16 else "float32"
-    print(f"network {options.network}, {torch.get_num_threads()} threads, {precision}, {options.together} together")
+    print(f"network {options.network}, {torch.get_num_threads()} threads, {precision}")
     print(f"{'':<10}{name:>24}{'ours':>24}{name + ' / ours':>24}")
     with tempfile.TemporaryDirectory() as folder:
         found: dict[str, list[dict[str, float]]] = {rival: [], "ours": []}
@@ -185,7 +186,7 @@ def _in_a_fresh_process(side: str, options: argparse.Namespace, mask: Path) -> d
         command = [sys.executable, __file__, "--side", side, "--mask", str(mask), "--network", options.network]
         for name, values in (("--shape", options.shape), ("--patch", options.patch), ("--flips", options.flips)):
             command += [name, *map(str, values)]
-        command += ["--together", str(options.together), *(["--bf16"] if options.bf16 else [])]
+        command += ["--bf16"] if options.bf16 else []
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return measured

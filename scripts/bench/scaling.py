@@ -202,7 +202,7 @@ def volume(options: argparse.Namespace, rate: float) -> list[Point]:
         for shape in VOLUMES:
             if name == "nnunet" and shape[0] > options.nnunet_volume:
                 continue
-            window = SlidingWindow(patch, overlap=0.5, window_batch=2, blending="gaussian", mirror_axes=())
+            window = SlidingWindow(patch, overlap=0.5, window_batch="auto", blending="gaussian", mirror_axes=())
             grid = NativeGrid(np.eye(4), np.eye(4), shape, shape)
             image = torch.randn(1, *shape, device=DEVICE)
 

@@ -205,12 +205,11 @@ def test_a_low_resolution_stage() -> None:
     assert lungs.worth
     assert "holds 4% of the median image of 512 x 512 x 252 voxels" in lungs.words((0, 1, 2))
     assert "of 252 x 512 x 512 voxels" in lungs.words((2, 1, 0))
-    assert lungs.coarse is not None and lungs.patch is not None and lungs.spacing is not None
-    assert prod(lungs.patch) >= 0.25 * prod(lungs.coarse) > 0.25 * prod(lungs.patch)
+    assert prod(lungs.patch) >= 0.25 * prod(lungs.shape) > 0.25 * prod(lungs.patch)
     size = [512 * 0.785, 512 * 0.785, 252 * 1.24]  # mm, which stay
-    assert [n * mm for n, mm in zip(lungs.coarse, lungs.spacing, strict=True)] == pytest.approx(size, rel=0.01)
+    assert [n * mm for n, mm in zip(lungs.shape, lungs.spacing, strict=True)] == pytest.approx(size, rel=0.01)
     small = low_resolution((1.0,) * 3, (36, 50, 35), patch_of, RULES)
-    assert (small.worth, small.spacing) == (False, None)
+    assert (small.worth, small.spacing, small.shape) == (False, (1.0,) * 3, (36, 50, 35))
     assert "holds 100% of the median image" in small.words((0, 1, 2))
 
 

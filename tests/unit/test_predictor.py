@@ -20,6 +20,12 @@ def test_flips() -> None:
     assert all_flips([0, 2]) == [[], [2], [4], [2, 4]]
 
 
+def logits_of(window: SlidingWindow, network: Any, image: torch.Tensor) -> torch.Tensor:
+    """Logits of a whole image (1, C, *spatial), its blocks put together."""
+    blocks = [block for _, block in window.blocks([network], image[0])]
+    return torch.cat(blocks, dim=window.axis(image.shape[2:]) + 1)[None]
+
+
 def pointwise(image: torch.Tensor) -> torch.Tensor:
     return torch.cat([image, -2 * image], dim=1)
 
@@ -29,7 +35,7 @@ def pointwise(image: torch.Tensor) -> torch.Tensor:
 def test_windows_of_a_pointwise_network_change_nothing(shape: tuple[int, ...], mirror: list[int]) -> None:
     image = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(0))
     window = SlidingWindow((6,) * len(shape), overlap=0.5, window_batch=2, blending="gaussian", mirror_axes=mirror)
-    assert torch.allclose(window(pointwise, image), pointwise(image), atol=1e-5)
+    assert torch.allclose(logits_of(window, pointwise, image), pointwise(image), atol=1e-5)
 
 
 def test_mirrored_logits_are_averaged() -> None:
@@ -37,7 +43,7 @@ def test_mirrored_logits_are_averaged() -> None:
         return torch.arange(4.0).repeat(len(image), 1, 3, 1)
 
     window = SlidingWindow((3, 4), overlap=0.0, window_batch=1, blending="constant", mirror_axes=[1])
-    assert torch.allclose(window(position, torch.zeros(1, 1, 3, 4)), torch.full((1, 1, 3, 4), 1.5))
+    assert torch.allclose(logits_of(window, position, torch.zeros(1, 1, 3, 4)), torch.full((1, 1, 3, 4), 1.5))
 
     def corner(image: torch.Tensor) -> torch.Tensor:
         return image[:, :, 0, 0]
@@ -94,7 +100,7 @@ def test_windows_equal_monais(shape: tuple[int, ...], patch: tuple[int, ...], ov
     expected = monai(network, image, patch, overlap, blending)
     for together in (1, 3):
         window = SlidingWindow(patch, overlap=overlap, window_batch=together, blending=blending, mirror_axes=[])
-        assert torch.allclose(window(network, image), expected, atol=1e-5, rtol=0)
+        assert torch.allclose(logits_of(window, network, image), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("together", "images"), [(1, {1}), (2, {2}), (3, {3, 1}), (9, {8})])
@@ -115,8 +121,15 @@ def test_flips_are_those_of_each_window(together: int, images: set[int]) -> None
 
     expected = monai(flipped, image, (8, 8, 16), 0.5, "gaussian")
     window = SlidingWindow((8, 8, 16), overlap=0.5, window_batch=together, blending="gaussian", mirror_axes=[0, 2])
-    assert torch.allclose(window(counted, image), expected, atol=1e-5, rtol=0)
+    assert torch.allclose(logits_of(window, counted, image), expected, atol=1e-5, rtol=0)
     assert given == images
+
+
+@pytest.mark.parametrize(("patch", "together"), [((64, 64, 64), 2), ((100, 100, 100), 2), ((128, 128, 64), 1)])
+def test_small_windows_go_in_pairs(patch: tuple[int, ...], together: int) -> None:
+    given: dict[str, Any] = {"overlap": 0.5, "blending": "gaussian", "mirror_axes": []}
+    assert SlidingWindow(patch, window_batch="auto", **given).together == together
+    assert SlidingWindow(patch, window_batch=4, **given).together == 4
 
 
 @torch.no_grad()
@@ -124,16 +137,8 @@ def test_flips_leave_the_image_as_it_is() -> None:
     image = torch.randn(1, 1, 12, 12)
     before = image.clone()
     window = SlidingWindow((12, 12), overlap=0.5, window_batch=1, blending="gaussian", mirror_axes=[0, 1])
-    assert torch.allclose(window(lambda part: part, image), before, atol=1e-6)
+    assert torch.allclose(logits_of(window, lambda part: part, image), before, atol=1e-6)
     assert torch.equal(image, before)
-
-
-@torch.no_grad()
-def test_a_batch_is_predicted_image_by_image() -> None:
-    images = torch.randn(2, 2, 14, 18, generator=torch.Generator().manual_seed(1))
-    network = network_of(2)
-    window = SlidingWindow((8, 8), overlap=0.5, window_batch=2, blending="gaussian", mirror_axes=[])
-    assert torch.allclose(window(network, images), torch.cat([window(network, image[None]) for image in images]))
 
 
 @pytest.mark.parametrize("shape", [(2, 40, 12, 12), (2, 12, 12, 40), (2, 5, 30, 9)])
@@ -144,7 +149,8 @@ def test_blocks_are_the_mean_of_the_networks_probabilities(shape: tuple[int, ...
     window = SlidingWindow((8, 8, 8), overlap=0.5, window_batch=1, blending="gaussian", mirror_axes=[])
     axis = window.axis(shape[1:])
     assert shape[axis + 1] == max(shape[1:])
-    expected = ensemble(networks, window, image[None], bf16=False)[0]
+    single = [torch.softmax(logits_of(window, network, image[None]), 1)[0] for network in networks]
+    expected = torch.stack(single).mean(0)
     end = 0
     for start, block in window.blocks(networks, image, lambda logits: torch.softmax(logits, 1)):
         assert start == end and block.shape[axis + 1] == 1
@@ -158,7 +164,8 @@ def test_half_precision_is_close() -> None:
     image = torch.randn(1, 2, 30, 12, 12, generator=torch.Generator().manual_seed(1))
     given: dict[str, Any] = {"overlap": 0.5, "window_batch": 1, "blending": "gaussian", "mirror_axes": []}
     full, half = (
-        SlidingWindow((8, 8, 8), accumulate=kind, **given)(network_of(3), image) for kind in ("float32", "float16")
+        logits_of(SlidingWindow((8, 8, 8), accumulate=kind, **given), network_of(3), image)
+        for kind in ("float32", "float16")
     )
     assert 0 < (full - half).abs().max() < 5e-3
 
@@ -201,4 +208,4 @@ def test_rows_move_up(rows: int) -> None:
 def test_an_output_of_another_size_is_refused() -> None:
     window = SlidingWindow((8, 8), overlap=0.5, window_batch=1, blending="gaussian", mirror_axes=[])
     with pytest.raises(ValueError, match=r"windows of \(8, 8\) voxels gave \(4, 4\)"):
-        window(lambda part: part[..., ::2, ::2], torch.zeros(1, 1, 12, 12))
+        logits_of(window, lambda part: part[..., ::2, ::2], torch.zeros(1, 1, 12, 12))

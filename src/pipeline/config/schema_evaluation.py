@@ -13,7 +13,7 @@ class Inference(Section):
     """From an image to probabilities on its own voxel grid."""
 
     overlap: Annotated[float, Field(ge=0, lt=1)]
-    window_batch: Count
+    window_batch: Count | Literal["auto"]
     blending: Literal["gaussian", "constant"]
     mirror_axes: list[Annotated[int, Field(ge=0, le=2)]] | Literal["auto"]
     accumulate: Literal["auto", "float32", "float16"]

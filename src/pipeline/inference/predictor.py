@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations, product
+from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 from pipeline.inference.sums import Layout, Sums, choose_type, where_it_fits
 from pipeline.inference.windows import blending_weights, window_starts
 
+PAIRED = 1_000_000  # voxels of a window; larger ones fill a processor alone, and two would hold twice the memory
 Network = Callable[[Tensor], Tensor]
 Activation = Callable[[Tensor], Tensor]
 
@@ -21,10 +24,11 @@ class SlidingWindow:
     """Logits of a whole image from overlapping windows, averaged over test-time flips.
 
     ``patch_size``: voxels of a window; ``overlap``: part of its edge; ``window_batch``: windows and flips of windows
-    per forward pass; ``blending``: gaussian (sigma 1/8 of the window) or constant; ``mirror_axes``: spatial axes whose
-    flips, in all combinations, are averaged on logits, window by window. The windows go along one axis of the image;
-    rows that no later window reaches are given on, so that sums of few rows are held at a time: in ``accumulate``
-    (float32, float16, or auto: float16 where float32 needs more than ``memory_gb``, 10^9 bytes; None: no bound).
+    per forward pass (auto: 2, or 1 of large windows); ``blending``: gaussian (sigma 1/8 of the window) or constant;
+    ``mirror_axes``: spatial axes whose flips, in all combinations, are averaged on logits, window by window. The
+    windows go along one axis of the image; rows that no later window reaches are given on, so that sums of few rows are
+    held at a time: in ``accumulate`` (float32, float16, or auto: float16 where float32 needs more than ``memory_gb``,
+    10^9 bytes; None: no bound).
 
     Windows, weights and padding are those of MONAI's sliding_window_inference, flips those of nnU-Net (Isensee et al.
     2021). Images smaller than a window are padded with zeros.
@@ -35,7 +39,7 @@ class SlidingWindow:
         patch_size: Sequence[int],
         *,
         overlap: float,
-        window_batch: int,
+        window_batch: int | Literal["auto"],
         blending: str,
         mirror_axes: Sequence[int],
         accumulate: str = "auto",
@@ -43,6 +47,8 @@ class SlidingWindow:
     ) -> None:
         self.patch_size = tuple(patch_size)
         self.overlap = overlap
+        if window_batch == "auto":
+            window_batch = 2 if prod(self.patch_size) <= PAIRED else 1
         self.window_batch = window_batch
         self.accumulate = accumulate
         self.memory_gb = memory_gb
@@ -63,18 +69,6 @@ class SlidingWindow:
     def require_memory(self, shape: Sequence[int], classes: int, networks: int) -> None:
         """Raise UserError where such an image cannot be predicted within ``memory_gb``."""
         choose_type(self.layout(shape, classes, networks), self.accumulate, self.memory_gb)
-
-    def __call__(self, network: Network, image: Tensor) -> Tensor:
-        """Logits (B, classes, *spatial) float32 of ``image`` (B, C, *spatial)."""
-        along = self.axis(image.shape[2:]) + 1
-        whole: Tensor | None = None
-        for number, one in enumerate(image):
-            for start, logits in self.blocks([network], one):
-                if whole is None:
-                    whole = logits.new_empty((len(image), len(logits), *image.shape[2:]), device=image.device)
-                whole[number].narrow(along, start, logits.shape[along]).copy_(logits)
-        assert whole is not None, "an image has voxels"
-        return whole
 
     def blocks(
         self,

@@ -16,32 +16,31 @@ PatchOf = Callable[[Sequence[float], Sequence[int]], Patch]  # of a grid: spacin
 
 @dataclass(frozen=True)
 class LowResolution:
-    """A coarser grid beside the full one, of which a patch shows too little.
+    """A grid so coarse that a patch shows ``enough`` (a share) of the median image; the full one where it does there.
 
-    ``shape``: of the median image in voxels. ``spacing`` (mm), ``coarse`` (its shape there) and ``patch`` (there):
-    None where the patch shows enough of the median image. ``enough``: the share that is. ``worth``: whether the coarser
-    image has few enough voxels.
+    ``full``, ``shape``: voxels of the median image on the full grid and on this one, of ``spacing`` (mm). ``share``: of
+    the median image in a patch on the full grid. ``patch``: on this grid. ``worth``: whether it has few enough voxels.
     """
 
-    shape: tuple[int, ...]
+    full: tuple[int, ...]
     share: float
     enough: float
-    worth: bool = False
-    spacing: tuple[float, ...] | None = None
-    coarse: tuple[int, ...] | None = None
-    patch: tuple[int, ...] | None = None
+    spacing: tuple[float, ...]
+    shape: tuple[int, ...]
+    patch: tuple[int, ...]
+    worth: bool
 
     def words(self, order: Sequence[int]) -> str:
         """The numbers, axes in this order."""
         percent = 100 * min(self.share, 1)
         part = f"{percent:.1g}%" if percent < 1 else f"{percent:.0f}%"
-        shown = f"the patch holds {part} of the median image of {times(in_order(self.shape, order))}"
-        if self.spacing is None or self.coarse is None or self.patch is None:
-            return f"{shown} voxels, {self.enough:.0%} or more"
+        shown = f"the patch holds {part} of the median image of {times(in_order(self.full, order))} voxels"
+        if self.share >= self.enough:
+            return f"{shown}, {self.enough:.0%} or more"
         at, patch = times(in_order(self.spacing, order)), times(in_order(self.patch, order))
-        fewer = prod(self.shape) / prod(self.coarse)
+        fewer = prod(self.full) / prod(self.shape)
         return (
-            f"{shown} voxels, less than {self.enough:.0%}; at {at} mm a patch of {patch} holds {self.enough:.0%}, "
+            f"{shown}, less than {self.enough:.0%}; at {at} mm a patch of {patch} holds {self.enough:.0%}, "
             f"with 1/{fewer:.2g} of the voxels"
         )
 
@@ -58,20 +57,12 @@ def low_resolution(
     rule, patch = rules.low_resolution, patch_of(spacing, shape)
     enough = rule.share if enough is None else enough
     share = prod(patch.size) / prod(shape)
-    if share >= enough:
-        return LowResolution(tuple(shape), share, enough)
     coarse, image = list(spacing), list(shape)
     while prod(patch.size) < enough * prod(image):
         behind = [max(coarse) / mm > 2 for mm in coarse]
         coarse = [mm * rule.step if late or not any(behind) else mm for mm, late in zip(coarse, behind, strict=True)]
         image = [max(1, round(n * old / new)) for n, old, new in zip(shape, spacing, coarse, strict=True)]
         patch = patch_of(coarse, image)
-    return LowResolution(
-        tuple(shape),
-        share,
-        enough,
-        prod(shape) >= rule.gain * prod(image),
-        tuple(rounded(mm) for mm in coarse),
-        tuple(image),
-        patch.size,
-    )
+    worth = share < enough and prod(shape) >= rule.gain * prod(image)
+    grid = tuple(rounded(mm) for mm in coarse)
+    return LowResolution(tuple(shape), share, enough, grid, tuple(image), patch.size, worth)

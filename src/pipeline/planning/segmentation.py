@@ -89,9 +89,9 @@ def _sizes(
     coarsened = None
     if regime.low_resolution is not None and dims == 3 and fingerprint.unit == "mm":
         trial = low_resolution(resolution.spacing, resolution.shape, patch_of, rules, regime.low_resolution)
-        if trial.worth and trial.spacing is not None and trial.coarse is not None:
+        if trial.worth:
             coarsened = trial
-            resolution = replace(resolution, spacing=trial.spacing, shape=trial.coarse)
+            resolution = replace(resolution, spacing=trial.spacing, shape=trial.shape)
     spacing, shape = resolution.spacing, resolution.shape
     patch = patch_of(spacing, shape)
     order = plan_order(fingerprint, rules, patch.size)
