@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.inference.one_image import OneImageByOneDNN
 from pipeline.inference.sums import Layout, Sums, choose_type, where_it_fits
 from pipeline.inference.windows import blending_weights, window_starts
 
@@ -126,7 +127,9 @@ class SlidingWindow:
         for first in range(0, len(self.flips), count):
             flips = self.flips[first : first + count]
             images = [torch.flip(windows, dims) if dims else windows for dims in flips]
-            logits = network(images[0] if len(images) == 1 else torch.cat(images))
+            batch = images[0] if len(images) == 1 else torch.cat(images)
+            with OneImageByOneDNN():
+                logits = network(batch)
             if logits.shape[2:] != windows.shape[2:]:
                 raise ValueError(f"windows of {tuple(windows.shape[2:])} voxels gave {tuple(logits.shape[2:])}")
             for dims, part in zip(flips, logits.split(len(windows)), strict=True):
