@@ -1,9 +1,11 @@
-"""What the shape of a patch costs: a short axis last or first in a training step, windows alone or in pairs.
+"""What the shape of a patch costs: a short axis last or first in a training step, and windows at prediction.
 
-    python scripts/bench/patch_shapes.py [--network nnunet] [--flat 128 128 8] [--window 64 64 64] [--rounds 5]
+    python scripts/bench/patch_shapes.py [--network nnunet] [--flat 128 128 8] [--rounds 5]
+                                         [--windows 32x48x32 8x128x128 64x64x64 128x128x64]
 
-Steps and networks are those of scaling.py, batch 2; both sides of a pair take turns in one process. Prediction: an
-image of two windows an edge, overlap 0.5, one flip. Prints medians (least to greatest) and their ratio.
+Steps and networks are those of scaling.py, batch 2; the sides take turns in one process. Windows: forward passes of two
+windows, one after the other by PyTorch's own choice of kernels, so by oneDNN (as prediction does on a CPU, in float32),
+and both at a time. Prints medians (least to greatest), and how many times as fast as the first of its kind.
 """
 
 from __future__ import annotations
@@ -11,31 +13,38 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from scaling import DEVICE, faster_in_bf16, network_of, step_of, synchronized
 
-from pipeline.inference.predictor import SlidingWindow
+from pipeline.inference.one_image import OneImageByOneDNN
 from pipeline.networks.host_memory import keep_freed_memory
 from pipeline.training.device import computes_bf16
 
 
-def prediction(name: str, window: Sequence[int], together: int, bf16: bool) -> Callable[[], None]:
-    """A prediction with so many images a forward pass."""
-    network = network_of(name, window, False)
-    sliding = SlidingWindow(window, overlap=0.5, window_batch=together, blending="gaussian", mirror_axes=[0])
-    image = torch.randn(1, *(2 * edge for edge in window), device=DEVICE)
+def windows(name: str, shape: Sequence[int], bf16: bool) -> dict[str, Callable[[], None]]:
+    """Forward passes of two windows in each way."""
+    network = network_of(name, shape, False)
+    pair = torch.randn(2, 1, *shape, device=DEVICE)
 
-    def predict() -> None:
-        with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
-            for _ in sliding.blocks([network], image):
-                pass
+    def forward(together: int, mode: Callable[[], AbstractContextManager[object]]) -> Callable[[], None]:
+        def run() -> None:
+            with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16), mode():
+                for images in pair.split(together):
+                    network(images)
 
-    return predict
+        return run
+
+    size = f"two windows {'x'.join(map(str, shape))}"
+    found = {f"{size}, by PyTorch's choice": forward(1, nullcontext)}
+    if DEVICE.type == "cpu":
+        found[f"{size}, by oneDNN"] = forward(1, OneImageByOneDNN)
+    return {**found, f"{size}, at a time": forward(2, nullcontext)}
 
 
 def compare(sides: dict[str, Callable[[], None]], rounds: int) -> None:
-    """Two rows: the sides in turn, and how many times as fast the second is."""
+    """A row a side, which take turns, and how many times as fast as the first it is."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + 1):  # the first does not count
         for name, action in sides.items():
@@ -56,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="nnunet")
     parser.add_argument("--flat", type=int, nargs=3, default=[128, 128, 8], help="a patch, its short axis last")
-    parser.add_argument("--window", type=int, nargs=3, default=[64, 64, 64])
+    parser.add_argument("--windows", nargs="+", default=["32x48x32", "8x128x128", "64x64x64", "128x128x64"])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if DEVICE.type == "cpu":
@@ -66,13 +75,8 @@ def main() -> None:
     print(f"{options.network}, {'bf16' if bf16 else 'float32'}\n\n| | s | times as fast |\n|---|---|---|")
     step = {f"step, {'x'.join(map(str, shape))}": step_of(options.network, shape, 2, bf16) for shape in (last, first)}
     compare(step, options.rounds)
-    compare(
-        {
-            f"prediction, {count} at a time": prediction(options.network, options.window, count, bf16)
-            for count in (1, 2)
-        },
-        options.rounds,
-    )
+    for window in options.windows:
+        compare(windows(options.network, [int(edge) for edge in window.split("x")], bf16), options.rounds)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import math
 import os
 import statistics
 import subprocess
@@ -42,6 +43,7 @@ from pipeline.config.build import build, fill_derived
 from pipeline.config.compose import compose
 from pipeline.inference.native_grid import NativeGrid
 from pipeline.inference.predictor import SlidingWindow
+from pipeline.inference.windows import window_starts
 from pipeline.networks.engine import Engine, use_engine
 from pipeline.networks.host_memory import keep_freed_memory
 from pipeline.tasks.base import to_float
@@ -199,6 +201,8 @@ def volume(options: argparse.Namespace, rate: float) -> list[Point]:
     patch = (64, 64, 64)
     for name in options.networks:
         network = network_of(name, patch, False)
+        with torch.inference_mode():
+            of_window = operations(lambda network=network: network(torch.randn(1, 1, *patch, device=DEVICE)))
         for shape in VOLUMES:
             if name == "nnunet" and shape[0] > options.nnunet_volume:
                 continue
@@ -211,7 +215,8 @@ def volume(options: argparse.Namespace, rate: float) -> list[Point]:
                     blocks = window.blocks([network], image, lambda logits: torch.softmax(logits, dim=1))
                     grid.fill(blocks, window.axis(image.shape[1:]))
 
-            ceiling = operations(predict) / rate
+            places = (window_starts(size, edge, window.overlap) for size, edge in zip(shape, patch, strict=True))
+            ceiling = math.prod(map(len, places)) * of_window / rate
             label = "x".join(map(str, shape))
             seconds = repeats(predict, options.least_seconds)
             found.append(Point("volume", name, image.numel(), label, seconds, ceiling))

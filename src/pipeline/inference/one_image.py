@@ -13,7 +13,7 @@ Numbers = int | Sequence[int]
 
 
 class OneImageByOneDNN(TorchFunctionMode):
-    """Inside, oneDNN convolves one float32 volume alone too, as it does a batch; for forward passes.
+    """Inside, oneDNN convolves one float32 volume alone too, as it does a batch; on a CPU, for forward passes.
 
     PyTorch has kernels of its own for one image of at most 20480 values (features x depth x height): slower, and their
     result is contiguous even where features lie channels last (use_mkldnn in aten/src/ATen/native/Convolution.cpp).
@@ -72,8 +72,8 @@ def _transposed(
 
 
 def _is_one(image: Tensor, weight: Tensor) -> bool:
-    """Whether it is one volume on a CPU that oneDNN may convolve in float32; under autocast it would not be."""
-    single = image.ndim == 5 and len(image) == 1 and image.device.type == "cpu"
+    """Whether it is one volume that oneDNN may convolve in float32; under autocast it would not be."""
+    single = image.ndim == 5 and len(image) == 1
     in_float32 = image.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return single and in_float32 and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
