@@ -21,6 +21,7 @@ from pipeline.data.order import Draw, EpochBatches, own_share
 from pipeline.data.patches import PatchSampling, cut
 from pipeline.data.preprocessing import Prepared
 from pipeline.data.store import Store
+from pipeline.data.worker import begin
 from pipeline.randomness import draw_seed, generator, torch_seeded
 
 Batch = dict[str, Any]
@@ -236,6 +237,7 @@ def training_loader(patches: TrainingPatches, batches: EpochBatches, *, workers:
         persistent_workers=workers > 0,  # a new one imports for seconds; a draw names its epoch
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=begin,
     )
 
 
