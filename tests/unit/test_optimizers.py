@@ -6,8 +6,11 @@ import copy
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from pipeline.conf_dir import conf_dir
+from pipeline.config.build import build
 from pipeline.optimizers import Muon
 from pipeline.optimizers.muon import orthogonal
 
@@ -107,3 +110,23 @@ def test_resumed_from_its_state_it_goes_on_to_the_same_bits() -> None:
     steps(resumed, after, 3, 6)
     for a, b in zip(whole, resumed, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_the_shipped_optimizers_are_those_of_pytorch_on_any_layout(name: str) -> None:
+    """Fused kernels walk through memory as it lies: a weight in channels last and its gradient must lie alike."""
+    node = yaml.safe_load((conf_dir() / "optimizer" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert node["fused"] is True
+    results = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        convolution = nn.Conv3d(3, 4, 3)
+        convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last_3d)
+        optimizer = build(node | {"fused": fused}, "optimizer")(convolution.parameters())
+        for _ in range(5):
+            optimizer.zero_grad()
+            convolution(torch.randn(2, 3, 5, 6, 7)).square().sum().backward()
+            optimizer.step()
+        results.append([weight.detach() for weight in convolution.parameters()])
+    for mine, plain in zip(*results, strict=True):
+        assert torch.allclose(mine, plain, rtol=1e-4, atol=1e-6)

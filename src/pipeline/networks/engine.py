@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pipeline.networks.layout import with_strides_of_channels_last
 from pipeline.networks.learned_slope import LearnedSlope
+from pipeline.networks.narrow_batch_norm import NarrowBatchNorm, is_narrow_batch_norm
 from pipeline.networks.norm_activation import NormActivation
+from pipeline.networks.take_over import take_over
 
 NormKind = Literal["stock", "fused"]
 Compiled = bool | Literal["graphs"]
@@ -60,9 +63,17 @@ def use_engine(network: nn.Module, engine: Engine, *, training: bool) -> nn.Modu
             last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.ndim)
             if last is not None:  # a network may have weights of both kinds
                 parameter.data = parameter.data.contiguous(memory_format=last)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv3d) and module.in_channels == 1:
+                module.register_forward_pre_hook(_one_channel_last)
     if engine.compile and training:  # all batches of a training are of one shape
         network.compile(dynamic=False, mode="reduce-overhead" if engine.compile == "graphs" else None)
     return network
+
+
+def _one_channel_last(convolution: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    features, *more = given
+    return (with_strides_of_channels_last(features) if features.device.type == "cpu" else features, *more)
 
 
 def as_written(network: nn.Module) -> AbstractContextManager[Any]:
@@ -77,7 +88,7 @@ def fuse_norms(network: nn.Module) -> None:
     """Put ``NormActivation`` in the place of each instance norm, together with a leaky ReLU or ReLU right after it.
 
     Inside a sequence only what is called one after the other is joined; elsewhere the norm alone is replaced. PReLUs of
-    one slope become ``LearnedSlope``.
+    one slope become ``LearnedSlope``, batch norms of few channels ``NarrowBatchNorm``.
     """
     for parent in list(network.modules()):
         in_order = isinstance(parent, nn.Sequential) and type(parent).forward is nn.Sequential.forward
@@ -96,11 +107,14 @@ def fuse_norms(network: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if _is_one_slope(child):
                 setattr(parent, name, LearnedSlope(child))
+            elif is_narrow_batch_norm(child):
+                setattr(parent, name, take_over(child, NarrowBatchNorm))
 
 
 def can_fuse(network: nn.Module) -> bool:
     """Whether ``network`` has layers that ``fuse_norms`` would replace."""
-    return any(_is_fusable(module) or _is_one_slope(module) for module in network.modules())
+    kinds = (_is_fusable, _is_one_slope, is_narrow_batch_norm)
+    return any(kind(module) for module in network.modules() for kind in kinds)
 
 
 def _is_fusable(module: nn.Module) -> TypeGuard[nn.InstanceNorm2d | nn.InstanceNorm3d]:

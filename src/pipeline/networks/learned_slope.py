@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.networks.norm_activation import layout
+from pipeline.networks.layout import layout
 
 aten = torch.ops.aten
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.networks.layout import is_narrow, layout, relaid
+
 aten = torch.ops.aten
 
 
@@ -39,10 +41,16 @@ class NormActivation(nn.Module):
         if features.device.type == "cpu":
             if prod(features.shape[2:]) == 1:
                 raise ValueError(f"cannot normalise over one voxel: features {tuple(features.shape)}")
-            result: Tensor = _NormActivation.apply(features, weight, bias, self.eps, self.slope)  # type: ignore[no-untyped-call]
-            return result
+            if is_narrow(features):
+                return relaid(self._fused(relaid(features, torch.contiguous_format)), layout(features))
+            return self._fused(features)
         result = functional.instance_norm(features, weight=weight, bias=bias, eps=self.eps)
         return result if self.slope == 1.0 else functional.leaky_relu(result, self.slope, inplace=True)
+
+    def _fused(self, features: Tensor) -> Tensor:
+        given = (features, self.weight, self.bias, self.eps, self.slope)
+        result: Tensor = _NormActivation.apply(*given)  # type: ignore[no-untyped-call]
+        return result
 
     def extra_repr(self) -> str:
         """What ``print`` shows."""
@@ -106,11 +114,3 @@ def group_sizes(features: Tensor) -> tuple[int, int, int, int]:
     """Images, channels, voxels and groups for a group norm with one group a channel."""
     images, channels = features.shape[:2]
     return images, channels, prod(features.shape[2:]), channels
-
-
-def layout(features: Tensor) -> torch.memory_format:
-    """Channels last where the features lie so, else contiguous."""
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(features.ndim)
-    if last is None or features.is_contiguous():
-        return torch.contiguous_format
-    return last if features.is_contiguous(memory_format=last) else torch.contiguous_format

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.collective import processes, sum_over_processes
+from pipeline.networks.take_over import take_over
 
 
 class SharedBatchNorm(_BatchNorm):
@@ -56,12 +57,5 @@ def share_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, _BatchNorm):
-                setattr(parent, name, _shared(child))
-    return _shared(network) if isinstance(network, _BatchNorm) else network
-
-
-def _shared(layer: _BatchNorm) -> SharedBatchNorm:
-    shared = SharedBatchNorm(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-    for name, value in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
-        setattr(shared, name, value)
-    return shared.train(layer.training)
+                setattr(parent, name, take_over(child, SharedBatchNorm))
+    return take_over(network, SharedBatchNorm) if isinstance(network, _BatchNorm) else network

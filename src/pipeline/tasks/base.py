@@ -113,6 +113,16 @@ class Task(LightningModule):
         """The optimizer over all parameters that learn; the learning rate is set by ``training.pace.Pace``."""
         return self.optimizer_factory(self._learning())
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By the norm; Lightning refuses a fused optimizer under autocast, for scaled gradients, which bf16 lacks."""
+        if gradient_clip_val:
+            self.trainer.precision_plugin.clip_grad_by_norm(optimizer, gradient_clip_val)
+
 
 def to_float(outputs: Any) -> Any:
     """Losses are computed in float32, also under bf16 autocast; deep supervision gives several outputs."""
