@@ -11,9 +11,9 @@ network is `conf/network/NAME.yaml` with random weights. `--rival` names a Pytho
 stands for `--network nnunet`: instead of MONAI's, nnU-Net's predictor then takes turns with ours, on its own network of
 the same topology, as it predicts here: on a CPU in float32. Every figure comes from a fresh process, the sides
 alternate; before its time is taken a process predicts one window. Memory: the greatest resident size while predicting,
-above that before. CPU seconds are those of all threads: a busy machine distorts them less. Prints median (least to
-greatest), the ratio of each round, and for MONAI the share of voxels in which both agree: windows of flipped images lie
-elsewhere, and bf16 rounds.
+above that before the first window. CPU seconds are those of all threads: a busy machine distorts them less. Prints
+median (least to greatest), the ratio of each round, and for MONAI the share of voxels in which both agree: windows of
+flipped images lie elsewhere, and bf16 rounds.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ def measure(options: argparse.Namespace) -> None:
     image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     predict = {"monai": monai, "ours": ours}[side]
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-        predict(network, image[:, : patch[0], : patch[1], : patch[2]], patch, flips)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins again
-        before = memory("VmRSS")
+        before = memory("VmRSS")  # before the first window, whose memory the process may keep
+        predict(network, image[:, : patch[0], : patch[1], : patch[2]], patch, flips)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         begun, worked = time.perf_counter(), time.process_time()

@@ -183,6 +183,7 @@ def test_auto_validates_and_shows_before_it_plans(capsys: pytest.CaptureFixture[
     [
         (["plan.budget=15m"], "no plan is made here: experiment=auto makes one, plan=NAME uses one"),
         (["experiment=auto", "plan.budget=soon"], "plan.budget (command line)"),
+        (["experiment=auto", "plan.budget=0m"], "is no time to train in"),
         (["experiment=auto", "plan.memory=8"], "did you mean plan.memory_gb?"),
         (["experiment=auto", "planning.overlapp=0.5"], "did you mean planning.overlap?"),
         (["experiment=auto", "plan.accelerator=gpuu"], "did you mean gpu?"),

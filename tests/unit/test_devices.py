@@ -98,6 +98,7 @@ def test_the_batch_of_a_device() -> None:
     [
         ("trainer.ema_decay=0.9", "keeps no average of the weights"),
         ("optimizer=muon", "optimizer=muon needs whole matrices"),
+        ("engine.memory_format=channels_last", "shards contiguous weights alone"),
     ],
 )
 def test_what_shards_cannot_do_is_refused(override: str, said: str) -> None:

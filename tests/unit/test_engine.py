@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from pipeline.networks.layout import NARROW, layout
 from pipeline.networks.learned_slope import LearnedSlope
 from pipeline.networks.narrow_batch_norm import NarrowBatchNorm
 from pipeline.networks.norm_activation import NormActivation
+from pipeline.tasks.base import Task
 from pipeline.training.engine import (
     candidates,
     cannot_compile,
@@ -423,6 +425,36 @@ def test_features_of_a_single_channel_are_laid_out_channels_last_by_the_first_co
     for mine, plain in zip(fast.parameters(), stock.parameters(), strict=True):
         assert mine.grad is not None and plain.grad is not None
         assert torch.allclose(mine.grad, plain.grad, atol=1e-4)
+
+
+def test_the_first_convolution_takes_a_window_of_an_image_and_a_keyword() -> None:
+    fast = use_engine(nn.Sequential(nn.Conv3d(1, 8, 3)), FAST, training=False)
+    image = torch.randn(2, 1, 9, 9, 9)
+    found = fast(image[:, :, 1:8, 2:7, 3:9])
+    assert layout(found) == LAST[3]
+    assert torch.allclose(found, fast[0](input=image[:, :, 1:8, 2:7, 3:9]), atol=1e-6)
+
+
+def test_a_batch_norm_without_a_bias_keeps_none() -> None:
+    norm = nn.BatchNorm3d(3)
+    norm.register_parameter("bias", None)
+    network = nn.Sequential(norm)
+    fuse_norms(network)
+    assert isinstance(network[0], NarrowBatchNorm) and list(network.state_dict()) == [
+        "0.weight", "0.running_mean", "0.running_var", "0.num_batches_tracked"]  # fmt: skip
+
+
+def test_a_gradient_in_another_layout_is_laid_out_as_its_weight() -> None:
+    """Of a batch computed in parts: one small volume alone gives its gradient contiguous."""
+    task = Task(use_engine(nn.Sequential(nn.Conv3d(2, 4, 3)), FAST, training=True), nn.Identity(), None, seed=0)  # type: ignore[arg-type]
+    task._trainer = SimpleNamespace(accumulate_grad_batches=1)  # type: ignore[assignment]
+    weights = list(task.network.parameters())
+    gradients = [torch.randn(weight.shape) for weight in weights]
+    task._gradients = [gradient.clone() for gradient in gradients]
+    task.backward(torch.zeros(()))
+    for weight, gradient in zip(weights, gradients, strict=True):
+        assert weight.grad is not None and torch.equal(weight.grad, gradient)
+        assert weight.grad.stride() == weight.stride()
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.data.labels import Labels, parse_labels
+from pipeline.data.labels import AT_ONCE, Labels, class_counts, parse_labels
 from pipeline.errors import UserError
 
 
@@ -62,6 +62,23 @@ def test_masks_are_written_in_the_smallest_type(values: dict[int, str], dtype: t
 def test_what_is_not_declared_is_named(array: np.ndarray, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         Labels({0: "background", 1: "lung", 3: "tumour"}).to_index(array)
+
+
+def test_a_large_mask_is_taken_in_blocks_in_the_order_of_its_memory() -> None:
+    labels = Labels({0: "background", 7: "lung", 3: "tumour"})
+    mask = np.random.default_rng(0).choice([0, 3, 7], size=(70, 80, 90)).astype(np.int16)
+    mask = np.asfortranarray(mask)
+    assert mask.size > AT_ONCE
+    found = labels.to_index(mask)
+    assert found.flags.f_contiguous and found.dtype == np.uint8
+    wanted = {0: 0, 7: labels.names.index("lung"), 3: labels.names.index("tumour")}
+    assert all(np.array_equal(found == index, mask == value) for value, index in wanted.items())
+    part = mask[::2, 1:, :]  # of a larger array
+    assert np.array_equal(labels.to_index(part), found[::2, 1:, :])
+    assert class_counts(found).tolist()[:3] == [(found == index).sum() for index in range(3)]
+    mask[-1, -1, -1] = 5
+    with pytest.raises(ValueError, match="5"):
+        labels.to_index(mask)
 
 
 def test_whole_floats_are_values_and_nothing_stays_nothing() -> None:

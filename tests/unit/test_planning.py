@@ -18,6 +18,7 @@ from pipeline.data.fingerprint import Fingerprint
 from pipeline.errors import UserError
 from pipeline.planning import Budget, Plan, make_plan
 from pipeline.planning.axes import axis_order, given_in_order
+from pipeline.planning.classification import coarsened
 from tests.fingerprints import fingerprint, intensities
 
 RULES = Planning.model_validate_json(
@@ -197,7 +198,8 @@ def test_ct_is_clipped_and_scaled_by_the_foreground() -> None:
 @pytest.mark.parametrize(
     ("name", "stored", "lowest", "is_ct"),
     [("image", "int16", -1024.0, True), ("image", "int32", -600.0, True), ("image", "uint8", 0.0, False),
-     ("image", "int16", -499.0, False), ("image", "float32", -1024.0, False), ("ct", "float32", -1024.0, True)],
+     ("image", "int16", -499.0, False), ("image", "float32", -1024.0, True),
+     ("image", "float32", -499.0, False), ("ct", "float32", -1024.0, True)],
 )  # fmt: skip
 def test_what_counts_as_ct(name: str, stored: str, lowest: float, is_ct: bool) -> None:
     found = fingerprint([1.0] * 3, [50] * 3, channels={name: intensities(lowest=lowest, stored=stored)})
@@ -274,6 +276,25 @@ def test_the_size_of_a_classified_volume() -> None:
     large = values(fingerprint([1.0] * 3, [256] * 3, targets={"a": 10, "b": 10}), MINUTES)
     assert large["transforms"]["size"] == [64] * 3
     assert large["transforms"]["spacing"] == [4.0] * 3
+
+
+def test_a_thin_volume_is_coarsened_along_its_fine_axes() -> None:
+    # 320 x 320 x 20 voxels; 192 mm / sqrt(2.8125) = 114.5 voxels, squared and times 20: 64^3
+    assert coarsened([0.6, 0.6, 3.6], [192.0, 192.0, 72.0], 64**3) == pytest.approx((1.6771, 1.6771, 3.6), abs=1e-4)
+    assert coarsened([1.0, 2.0, 1.0], [256.0] * 3, 64**3) == pytest.approx((4.0, 4.0, 4.0))
+    assert coarsened([1.0, 1.0, 2.0], [64.0] * 3, 64**3) == (1.0, 1.0, 2.0)
+
+
+def test_an_epoch_of_few_images_has_many_batches() -> None:
+    few = values(fingerprint([1.0, 1.0], [64, 64], cases=10, unit="px", targets={"a": 5, "b": 5}), MINUTES)
+    assert few["sampling"]["batches_per_epoch"] == 50
+    many = values(fingerprint([1.0, 1.0], [28, 28], cases=5856, unit="px", targets={"a": 2928, "b": 2928}), MINUTES)
+    assert "batches_per_epoch" not in many["sampling"]
+
+
+def test_an_epoch_of_many_cases_ends_within_a_short_budget() -> None:
+    many = fingerprint([1.0, 1.0], [512, 512], cases=5000, unit="px")
+    assert values(many, MINUTES)["sampling"]["batches_per_epoch"] == 250
 
 
 def test_flips_at_prediction_are_those_of_the_augmentation() -> None:

@@ -53,6 +53,19 @@ def test_mirrored_logits_are_averaged() -> None:
     assert float(WholeImage(mirror_axes=[])(corner, image)) == pytest.approx(1.0)
 
 
+def test_an_axis_of_one_voxel_is_not_flipped() -> None:
+    given: dict[str, Any] = {"overlap": 0.5, "window_batch": 1, "blending": "gaussian"}
+    assert SlidingWindow((1, 8, 8), mirror_axes=[0, 1, 2], **given).flips == [[], [3], [4], [3, 4]]
+    calls: list[int] = []
+
+    def counted(image: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return image.flatten(1)[:, :2]
+
+    WholeImage(mirror_axes=[0, 1, 2])(counted, torch.zeros(1, 1, 4, 4, 1))  # type: ignore[arg-type]
+    assert len(calls) == 4
+
+
 def test_an_ensemble_is_the_mean_of_probabilities() -> None:
     def network(logits: list[float]) -> object:
         return lambda image: torch.tensor([logits])
@@ -177,7 +190,8 @@ def test_memory_is_bounded() -> None:
     assert layout == Layout(2, 3, (200, 16, 32), (16, 16, 16), axis=0)
     voxels = 16 * 16 * 32
     single, half = (layout.nbytes(kind) for kind in (torch.float32, torch.float16))
-    given_on = 16 * 32 * 3 * 4 * 4
+    # float32: block and concatenation in use, logits and probabilities of a network, the mean of those before it
+    given_on = 16 * 32 * 3 * 4 * 5
     assert (single, half) == (voxels * (2 * 3 * 4 + 4) + given_on, voxels * (2 * 3 * 2 + 4) + given_on)
     sums = Sums(layout, torch.float16, torch.device("cpu"))
     assert sum(total.nbytes for total in sums.logits) == voxels * 2 * 3 * 2

@@ -22,6 +22,7 @@ from pipeline.config.schema_sweep import Sweep
 from pipeline.config.schema_tracking import Tracking
 from pipeline.config.schema_types import (
     Beta,
+    Budget,
     ClassWeights,
     Count,
     Duration,
@@ -80,7 +81,7 @@ class Loss(Section):
 class Schedule(Section):
     """How long training lasts and how the learning rate moves: ``shape`` is a function of progress from 0 to 1."""
 
-    budget: Duration | None
+    budget: Budget | None
     epochs: Count | None
     shape: Node
 
@@ -96,7 +97,7 @@ class Trainer(Section):
     precision: Literal["auto", "32", "bf16"]
     threads: Count | None
     workers: Annotated[int, Field(ge=0)] | Literal["auto"]
-    max_time: Duration | None
+    max_time: Budget | None
     max_steps: Count | None
     gradient_clip: Annotated[float, Field(gt=0)] | None
     accumulate: Count

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config.schema_types import Count, Duration, Fraction, Percent, Section
+from pipeline.config.schema_types import Budget, Count, Fraction, Percent, Section
 
 Positive = Annotated[float, Field(gt=0)]
 Factor = Annotated[float, Field(gt=1)]
@@ -18,7 +18,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class PlanBudget(Section):
     """What the user grants."""
 
-    budget: Duration | Literal["none"]
+    budget: Budget | Literal["none"]
     memory_gb: Positive
     accelerator: Literal["auto", "cpu", "gpu"]
 

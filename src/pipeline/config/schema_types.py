@@ -13,8 +13,15 @@ def _names_target(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
+def _lasts(text: str) -> str:
+    if not float(text.rstrip("smhd ")):
+        raise ValueError("is no time to train in")
+    return text
+
+
 Node = Annotated[dict[str, Any], AfterValidator(_names_target)]
 Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*(s|m|h|d)$")]
+Budget = Annotated[Duration, AfterValidator(_lasts)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(gt=0, lt=100)]
 Count = Annotated[int, Field(ge=1)]

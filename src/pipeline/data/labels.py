@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 
+AT_ONCE = 1 << 18  # voxels: index tables and counts make 8 bytes of each
 LARGEST_VALUE = 65535  # of a raw label value: tables of all values between stay small
 IGNORED = 255  # class index of voxels that are no class: outside of loss and metrics
 
@@ -120,10 +121,14 @@ class Labels:
             table[value - first] = self.names.index(name)
         if self.ignore is not None:
             table[self.ignore - first] = IGNORED
-        found: np.ndarray = table[np.subtract(array, first, dtype=np.int64)]
-        if found.max() == 256:
-            raise ValueError(f"values {self._undeclared(array)} are not declared")
-        return found.astype(np.uint8)
+        found = np.empty_like(array, dtype=np.uint8)  # in the same order in memory
+        flat, indices = array.ravel(order="K"), found.ravel(order="K")
+        for at in range(0, flat.size, AT_ONCE):
+            part = table[np.subtract(flat[at : at + AT_ONCE], first, dtype=np.int64)]
+            if part.max() == 256:
+                raise ValueError(f"values {self._undeclared(array)} are not declared")
+            indices[at : at + AT_ONCE] = part
+        return found
 
     def to_value(self, index: np.ndarray) -> np.ndarray:
         """Raw values of class indices (the first declared value of each class), in the smallest integer type.
@@ -193,3 +198,13 @@ def with_regions(labels: Labels | None, regions: Mapping[str, Sequence[int]] | N
         return Labels({value: name for value, name in labels.values.items() if value != void}, found, void)
     except ValueError as error:
         raise UserError(f"data.labels, data.regions, data.ignore: {error}") from None
+
+
+def class_counts(label: np.ndarray) -> np.ndarray:
+    """How many voxels of each index there are, (256,)."""
+    flat = label.ravel(order="K")
+    blocks = range(0, flat.size, AT_ONCE)  # bincount makes 8 bytes of every voxel
+    counts: np.ndarray = np.zeros(256, np.int64)
+    for at in blocks:
+        counts += np.bincount(flat[at : at + AT_ONCE], minlength=256)
+    return counts

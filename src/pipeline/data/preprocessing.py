@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from pipeline.data.case import Case, Labels
 from pipeline.data.image_io import Image, read_mask
-from pipeline.data.labels import IGNORED
+from pipeline.data.labels import IGNORED, class_counts
 from pipeline.data.modalities import read_modalities
 from pipeline.data.voxels import Voxels
 from pipeline.errors import UserError
 
 SEARCHED = 16  # classes up to which looking for each is faster than sorting all voxels
-COUNTED = 1 << 18  # voxels counted at once
 
 Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -135,16 +134,6 @@ def read_label(case: Case, labels: Labels) -> Image:
     except ValueError as error:
         raise UserError(f"{case.label.path}: {error}", "declare every value in data.labels") from error
     return Image(indices, mask.affine, mask.spatial_dims)
-
-
-def class_counts(label: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """How many voxels of each index there are, (256,)."""
-    flat = label.reshape(-1)
-    blocks = range(0, flat.size, COUNTED)  # bincount makes 8 bytes of every voxel
-    counts: NDArray[np.int64] = np.zeros(256, np.int64)
-    for at in blocks:
-        counts += np.bincount(flat[at : at + COUNTED], minlength=256)
-    return counts
 
 
 def class_voxels(label: NDArray[np.uint8], most: int) -> dict[int, NDArray[np.int32]]:

@@ -54,7 +54,8 @@ class SlidingWindow:
         self.window_batch = window_batch
         self.accumulate = accumulate
         self.memory_gb = memory_gb
-        self.flips = all_flips([axis for axis in mirror_axes if axis < len(self.patch_size)])
+        # Along an axis of one voxel a flip changes nothing.
+        self.flips = all_flips([axis for axis in mirror_axes if axis < len(patch_size) and patch_size[axis] > 1])
         self.together = max(1, window_batch // len(self.flips))  # windows; a smaller batch holds flips of one
         self.weights = blending_weights(self.patch_size, blending)
 
@@ -149,7 +150,8 @@ class WholeImage:
 
     def __call__(self, network: Network, image: Tensor) -> Tensor:
         """Logits of ``image`` (B, C, *spatial)."""
-        flips = all_flips([axis for axis in self.mirror_axes if axis < image.ndim - 2])
+        shape = image.shape[2:]
+        flips = all_flips([axis for axis in self.mirror_axes if axis < len(shape) and shape[axis] > 1])
         flipped = (torch.flip(image, dims) if dims else image for dims in flips)
         return torch.stack([_logits(network, one).float() for one in flipped]).mean(dim=0)
 

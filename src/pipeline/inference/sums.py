@@ -40,7 +40,8 @@ class Layout:
         """Bytes of the sums, of the weights, and of finished rows with what is made of them."""
         voxels = math.prod(self.open_shape)
         finished = voxels // self.patch[self.axis] * self.rows_at_once
-        return voxels * (self.networks * self.classes * dtype.itemsize + 4) + 4 * finished * self.classes * 4
+        copies = 4 if self.networks == 1 else 5  # the mean of the networks so far, and the next one's
+        return voxels * (self.networks * self.classes * dtype.itemsize + 4) + copies * finished * self.classes * 4
 
 
 def choose_type(layout: Layout, accumulate: str, memory_gb: float | None) -> torch.dtype:

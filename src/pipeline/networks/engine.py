@@ -72,8 +72,9 @@ def use_engine(network: nn.Module, engine: Engine, *, training: bool) -> nn.Modu
 
 
 def _one_channel_last(convolution: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    features, *more = given
-    return (with_strides_of_channels_last(features) if features.device.type == "cpu" else features, *more)
+    if not given or given[0].device.type != "cpu":  # given by keyword
+        return given
+    return (with_strides_of_channels_last(given[0]), *given[1:])
 
 
 def as_written(network: nn.Module) -> AbstractContextManager[Any]:

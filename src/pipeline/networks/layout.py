@@ -24,14 +24,14 @@ def is_narrow(features: Tensor) -> bool:
 
 
 def with_strides_of_channels_last(features: Tensor) -> Tensor:
-    """A view of contiguous features of one channel; others as they are.
+    """Contiguous features of one channel as a view; others as they are.
 
     With one channel both layouts are the same bytes, and PyTorch reads the layout of a convolution's output from the
     strides of its input: contiguous where they could be either, and all that follows would be laid out anew.
     """
-    if features.shape[1] != 1 or features.ndim not in (4, 5) or not features.is_contiguous():
+    if features.ndim not in (4, 5) or features.shape[1] != 1:
         return features
-    return features.squeeze(1).unsqueeze(-1).movedim(-1, 1)
+    return features.contiguous().squeeze(1).unsqueeze(-1).movedim(-1, 1)
 
 
 def relaid(features: Tensor, into: torch.memory_format) -> Tensor:

@@ -31,4 +31,7 @@ class NarrowBatchNorm(_BatchNorm):
 
 def is_narrow_batch_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d | nn.BatchNorm3d]:
     """Whether ``module`` is PyTorch's batch norm of images or volumes with few channels."""
-    return isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) and module.num_features < NARROW
+    # Of these themselves: a subclass may compute more.
+    if not isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) or type(module) not in (nn.BatchNorm2d, nn.BatchNorm3d):
+        return False
+    return module.num_features < NARROW

@@ -33,8 +33,10 @@ class SharedBatchNorm(_BatchNorm):
         variance = sum_over_processes(centred.square().sum(axes)) / number
         self._follow(mean.detach(), variance.detach() * number / (number - 1))
         result = centred * (variance + self.eps).rsqrt().view(column)
-        if self.affine:
-            result = result * self.weight.to(values.dtype).view(column) + self.bias.to(values.dtype).view(column)
+        if self.weight is not None:
+            result = result * self.weight.to(values.dtype).view(column)
+        if self.bias is not None:
+            result = result + self.bias.to(values.dtype).view(column)
         return result.to(input.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:

@@ -28,6 +28,7 @@ def classification_plan(fingerprint: Fingerprint, rules: Planning, budget: Budge
         "sampling": {
             "patch_size": Chosen(None, "a classifier sees the whole image"),
             **budget.batch_section(batch, batch_why),
+            **_batches(fingerprint, rules, batch),
         },
         "network": {
             "width": Chosen(regime.network.width, f"features of the first block, doubling: {regime.words}"),
@@ -77,16 +78,48 @@ def _image(fingerprint: Fingerprint, rules: Planning) -> tuple[Chosen, Chosen, S
         return Chosen(None, "the images have no millimetres"), Chosen(size, why), range(dims)
     resolution = plan_resolution(fingerprint, rules)
     extent = [axis.median for axis in grid.size]
-    voxels = prod(mm / step for mm, step in zip(extent, resolution.spacing, strict=True))
-    grow = max(1.0, (voxels / most) ** (1 / dims))
-    spacing = [rounded(mm * grow) for mm in resolution.spacing]
+    coarser = coarsened(resolution.spacing, extent, most)
+    spacing = [rounded(mm) for mm in coarser]
     size = [max(1, round(mm / step)) for mm, step in zip(extent, spacing, strict=True)]
     order = plan_order(fingerprint, rules, size)
     why = f"mm along {', '.join(in_order(fingerprint.axes, order))}: "
     why += why_spacing(fingerprint, rules, resolution.coarse, order)
-    why += f", times {grow:.3g} so that the whole image has at most {most} voxels" if grow > 1 else ""
+    if coarser != tuple(resolution.spacing):
+        why += f"; coarsened, the finest axes first, so that the whole image has at most {most} voxels"
     voxels_why = f"voxels: the median image, {times(in_order(extent, order))} mm"
     return Chosen(list(in_order(spacing, order)), why), Chosen(list(in_order(size, order)), voxels_why), order
+
+
+def coarsened(spacing: Sequence[float], extent: Sequence[float], most: int) -> tuple[float, ...]:
+    """The spacing with which an image of ``extent`` (both mm) has at most ``most`` voxels.
+
+    The finest axes are raised to one level; the same spacing where the image has no more voxels.
+    """
+    finest_first = sorted(range(len(spacing)), key=lambda axis: spacing[axis])
+    voxels = [mm / step for mm, step in zip(extent, spacing, strict=True)]
+    if prod(voxels) <= most:
+        return tuple(spacing)
+    level = 0.0
+    for raised in range(1, len(spacing) + 1):
+        together, alone = finest_first[:raised], finest_first[raised:]
+        ratio = prod(extent[axis] for axis in together) * prod(voxels[axis] for axis in alone) / most
+        level = ratio ** (1 / raised)
+        if not alone or level <= spacing[alone[0]]:
+            break
+    return tuple(max(step, level) for step in spacing)
+
+
+def _batches(fingerprint: Fingerprint, rules: Planning, batch: int) -> Mapping[str, Node]:
+    """Batches of an epoch, where the cases alone would fill too few."""
+    cases, least = reference_grid(fingerprint).cases, rules.fewest_batches
+    filled = round(cases / batch)
+    if filled >= least:
+        return {}
+    return {
+        "batches_per_epoch": Chosen(
+            least, f"{cases} cases fill {filled}; at least {least}, or saving outweighs training"
+        )
+    }
 
 
 def _batch(fingerprint: Fingerprint, rules: Planning, size: list[int]) -> tuple[int, str]:

@@ -68,6 +68,8 @@ def ct_range(name: str, found: Intensities, rules: Planning) -> str | None:
         why = "the modality is called so"
     elif found.image.min < ct.below and all(kind.startswith("int") for kind in found.stored):
         why = f"{', '.join(found.stored)} down to {found.image.min:.4g}, below {ct.below:g} HU"
+    elif (darkest := percentile(found.image, ct.low)) < ct.below:  # what resampling undershoots is rarer than air
+        why = f"{ct.low:g} % of the values are below {darkest:.4g}, and that below {ct.below:g} HU"
     else:
         return None
     low, high, _, spread = _bounds(found, rules)

@@ -126,8 +126,9 @@ def _batches(
         return regime.batches, f"{regime.words}: an epoch is so many steps, not one pass over the data"
     cases = reference_grid(fingerprint).cases
     filled = round(cases / batch)
-    least = rules.fewest_batches
-    return max(filled, least), f"{cases} cases fill {filled}; at least {least}, or validation outweighs training"
+    least, most = rules.fewest_batches, max(rules.fewest_batches, regime.batches)
+    why = f"{cases} cases fill {filled}; at least {least}, or validation outweighs training"
+    return min(max(filled, least), most), why + (f"; at most {most}, as without a budget" if filled > most else "")
 
 
 def _choices(fingerprint: Fingerprint, regime: SegmentationRegime, found: _Sizes) -> list[Mapping[str, Node]]:

@@ -76,6 +76,8 @@ class Task(LightningModule):
         share = 1 / self.trainer.accumulate_grad_batches
         for parameter, gradient in zip(self._learning(), self._gradients, strict=True):
             if gradient is not None:
+                if gradient.stride() != parameter.stride():  # a fused optimizer takes both as they lie
+                    gradient = torch.empty_like(parameter).copy_(gradient)
                 gradient = gradient * share if share != 1 else gradient
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         self._gradients = None

@@ -36,6 +36,8 @@ def with_engine(
     """
     settings = experiment.settings
     asked, trainer = settings.engine, settings.trainer
+    if is_sharded(trainer.strategy) and asked.memory_format == "auto":  # FSDP takes contiguous weights alone
+        asked = asked.model_copy(update={"memory_format": "contiguous"})
     device = torch.device(accelerator_kind(trainer.accelerator))
     whole_steps = has_whole_steps(settings)
     if recorded:

@@ -17,7 +17,7 @@ from pipeline.data.store.locks import locked
 from pipeline.json_file import write_json
 from pipeline.networks.engine import Engine, Precision, use_engine
 
-VERSION = 3  # of what is measured; another one forgets what was remembered
+VERSION = 4  # of what is measured; another one forgets what was remembered
 
 
 @dataclass(frozen=True)

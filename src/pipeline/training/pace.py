@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
+from pipeline.optimizers.state import lie_as_weights
 from pipeline.training.schedule import Shape
 
 
@@ -62,6 +63,7 @@ class Pace(Callback):
             for group in optimizer.param_groups:
                 group.update(optimizer.defaults)  # a checkpoint holds those of then, resume.allow may have changed them
                 group["initial_lr"] = optimizer.defaults["lr"]
+            lie_as_weights(optimizer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._begun is None:

@@ -79,6 +79,11 @@ def require_shards(settings: TrainConfig) -> None:
             "trainer.ema_decay: trainer=fsdp keeps no average of the weights, its devices hold shards of them",
             "set trainer.ema_decay=null",
         )
+    if settings.engine.memory_format == "channels_last":
+        raise UserError(
+            "engine.memory_format=channels_last: trainer=fsdp shards contiguous weights alone",
+            "set engine.memory_format=auto or contiguous",
+        )
     if str(settings.optimizer["_target_"]).endswith("Muon"):
         raise UserError(
             "optimizer=muon needs whole matrices; trainer=fsdp holds shards of them", "use optimizer=adamw or sgd"

@@ -8,7 +8,7 @@ import cc3d
 import numpy as np
 
 from pipeline.data.fingerprint.model import Connectivity, Finite, Record
-from pipeline.data.labels import IGNORED, Labels
+from pipeline.data.labels import IGNORED, Labels, class_counts
 
 Neighbours = Literal[4, 6, 8, 18, 26]
 
@@ -45,7 +45,7 @@ Box = tuple[slice, ...]
 
 def measure_mask(indices: np.ndarray, labels: Labels, voxel_size: float, connectivity: Connectivity) -> MaskMeasure:
     """Measure class indices (*spatial) uint8, IGNORED where nobody annotated."""
-    counts = np.bincount(indices.ravel(order="K"), minlength=IGNORED + 1)
+    counts = class_counts(indices)
     border = np.zeros(IGNORED + 1, bool)
     for axis in range(indices.ndim):
         border[np.take(indices, 0, axis)] = True
