@@ -207,6 +207,15 @@ def test_what_counts_as_ct(name: str, stored: str, lowest: float, is_ct: bool) -
     assert node["_target_"].endswith("ScaleIntensityRanged" if is_ct else "NormalizeIntensityd")
 
 
+def test_float_volumes_with_a_few_dark_values_are_no_ct() -> None:
+    """What resampling undershoots is rarer than the air around a patient."""
+    for darkest, is_ct in [(-499.0, False), (-501.0, True)]:
+        found = intensities(lowest=-1024.0, stored="float32")
+        found.image.percentiles["0.5"] = darkest
+        node = values(fingerprint([1.0] * 3, [50] * 3, channels={"image": found}))["transforms"]["preprocessing"][-1]
+        assert node["_target_"].endswith("ScaleIntensityRanged" if is_ct else "NormalizeIntensityd")
+
+
 def test_z_score_inside_of_what_is_not_zero() -> None:
     node = values(fingerprint([1.0] * 3, [100] * 3, cropped=[80, 90, 100]))["transforms"]["preprocessing"][-1]
     assert node["nonzero"] is True  # 72 % of the image
