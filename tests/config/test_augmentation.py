@@ -15,6 +15,7 @@ from pipeline.config.schema import TrainConfig
 from pipeline.config.validate import validate
 from pipeline.errors import UserError
 from pipeline.training.augmentation import batch_augmentation, sample_augmentation
+from pipeline.training.experiment import require_mirror
 
 CHOICES = sorted(file.stem for file in (conf_dir() / "augmentation").glob("*.yaml"))
 EXPERIMENTS = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
@@ -64,6 +65,30 @@ def test_a_choice_augments(choice: str, shape: tuple[int, ...], spacing: float) 
     assert batch["image"].isfinite().all()
     changed = [not torch.equal(a, b) for a, b in zip(batch["image"], before["image"], strict=True)]
     assert any(changed) == (choice != "none")
+
+
+def test_upright_is_nnunets_but_for_the_axes_it_mirrors() -> None:
+    ours, theirs = transforms("augmentation=upright"), transforms("augmentation=nnunet")
+    assert (ours.pop("mirror_axes"), theirs.pop("mirror_axes")) == ("left_right", "auto")
+    mirrors = ours["batch_augmentation"].pop(), theirs["batch_augmentation"].pop()
+    assert [mirror["axes"] for mirror in mirrors] == ["left_right", "auto"]
+    assert ours == theirs
+    chosen = transforms("augmentation=upright", "transforms.mirror_axes=[1, 2]")
+    assert chosen["batch_augmentation"][-1]["axes"] == [1, 2]
+
+
+@pytest.mark.parametrize("axes", ["auto", "[0]"])
+def test_axes_need_something_that_mirrors_them(axes: str) -> None:
+    def settings(*overrides: str) -> TrainConfig:
+        model = validate(compose("train", [f"transforms.mirror_axes={axes}", *overrides]), TrainConfig).model
+        assert isinstance(model, TrainConfig)
+        return model
+
+    for augmentation in ("nnunet", "upright"):
+        require_mirror(settings(f"augmentation={augmentation}"))
+    for augmentation in ("light", "none"):
+        with pytest.raises(UserError, match="mirrors nothing"):
+            require_mirror(settings(f"augmentation={augmentation}"))
 
 
 def test_the_values_of_nnunet() -> None:

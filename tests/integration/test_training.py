@@ -97,7 +97,7 @@ def test_auto_flips_nothing_that_was_not_mirrored_in_training(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short = ["inference.mirror_axes=auto", "schedule.epochs=1", "sampling.batches_per_epoch=1"]
-    for augmentation, axes in (("light", []), ("nnunet", [0, 1, 2])):
+    for augmentation, axes in (("light", []), ("upright", [0]), ("nnunet", [0, 1, 2])):
         train(data, tmp_path / augmentation, f"augmentation={augmentation}", *short)
         config = yaml.safe_load((tmp_path / augmentation / "config.yaml").read_text())
         assert config["inference"]["mirror_axes"] == axes

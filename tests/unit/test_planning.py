@@ -310,6 +310,10 @@ def test_flips_at_prediction_are_those_of_the_augmentation() -> None:
     """``auto`` spares left and right where classes are a pair, in the augmentation and at prediction alike."""
     lungs = fingerprint([1.0] * 3, [36, 50, 35], classes=("left lung", "right lung", "heart"))
     assert (choice(lungs, "augmentation"), values(lungs)["inference"]["mirror_axes"]) == ("nnunet", "auto")
+    assert (choice(lungs, "augmentation", MINUTES), values(lungs, MINUTES)["inference"]["mirror_axes"]) == (
+        "upright",
+        "auto",
+    )
 
 
 def test_the_low_resolution_stage_is_remarked_and_decides_the_loss() -> None:

@@ -12,6 +12,7 @@ from pipeline.data.case import ArraySource, Case, Dataset, FileSource, Labels
 from pipeline.data.labels import IGNORED
 from pipeline.data.sides import Sides, left_right_axis, pairs_of, sides_of
 from pipeline.transforms import RandomMirror
+from pipeline.transforms.mirror import mirrored_axes
 
 RAS = np.diag([1.0, 1.0, 3.0, 1.0])
 TURNED = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1.0]])  # x along the last axis
@@ -118,12 +119,26 @@ def expected(axes: list[int], swapped: bool) -> set[tuple[str, str]]:
 
 
 PAIRED = {"axes": [0], "paired": True, "swaps": [[1, 3]]}
+FREE = {"axes": [0], "paired": False, "swaps": []}
 
 
 def test_auto_spares_left_and_right() -> None:
     assert augmented(RandomMirror(0.5, "auto", PAIRED), IMAGE, LABEL) == expected([1], False)
-    free = {"axes": [0], "paired": False, "swaps": []}
-    assert augmented(RandomMirror(0.5, "auto", free), IMAGE, LABEL) == expected([0, 1], False)
+    assert augmented(RandomMirror(0.5, "auto", FREE), IMAGE, LABEL) == expected([0, 1], False)
+
+
+def test_from_left_to_right_only() -> None:
+    assert augmented(RandomMirror(0.5, "left_right", FREE), IMAGE, LABEL) == expected([0], False)
+    assert augmented(RandomMirror(0.5, "left_right", PAIRED), IMAGE, LABEL) == expected([], False)
+    assert augmented(RandomMirror(0.5, "left_right", PAIRED, swap=True), IMAGE, LABEL) == expected([0], True)
+    assert mirrored_axes("left_right", FREE | {"axes": [2]}) == (2,)
+    assert mirrored_axes("left_right", FREE | {"axes": [0, 2]}) == ()  # where images differ in the axis
+    assert mirrored_axes("left_right", FREE | {"axes": []}) == ()
+
+
+def test_every_axis_there_is() -> None:
+    assert augmented(RandomMirror(0.5), IMAGE, LABEL) == expected([0, 1], False)
+    assert mirrored_axes(None, PAIRED) == mirrored_axes("auto", FREE) == (0, 1, 2)
 
 
 def test_paired_classes_change_places() -> None:
@@ -138,7 +153,9 @@ def test_paired_classes_change_places() -> None:
         (None, None, True, "needs to know the sides"),
         (None, {"axes": [0], "paired": True, "swaps": []}, True, "not every mask has both"),
         (None, {"axes": [0, 2], "paired": True, "swaps": [[1, 3]]}, True, "images differ in the axis"),
-        ([3], None, False, "must be of 0, 1 and 2"),
+        ("left_right", None, False, "axes: left_right needs to know the sides"),
+        ([3], None, False, r"axes \[3\] must be of 0, 1 and 2"),
+        ("updown", FREE, False, "axes updown must be"),
     ],
 )
 def test_what_cannot_be_mirrored(axes: object, sides: dict[str, object] | None, swap: bool, said: str) -> None:

@@ -42,6 +42,9 @@ class Store(Section):
     workers: Count | None
 
 
+MirrorAxes = Literal["auto", "left_right"] | list[Annotated[int, Field(ge=0, le=2)]] | None
+
+
 class Transforms(Section):
     """MONAI dictionary transforms on the keys ``image`` and ``label``; ``pipeline.transforms`` for whole batches."""
 
@@ -49,6 +52,7 @@ class Transforms(Section):
     size: list[int] | None  # voxels; -1 keeps an axis as it is
     window: tuple[float, float] | None  # Hounsfield units
     preprocessing: list[Node]
+    mirror_axes: MirrorAxes = None  # of RandomMirror, where the augmentation has one
     augmentation: list[Node]  # on one sample
     batch_augmentation: list[Node]  # on the batch
 

@@ -16,6 +16,7 @@ ORDERED = (  # values of a configuration that follow the order of the axes
     "sampling.patch_size",
     "network.strides",
     "network.kernel_sizes",
+    "transforms.mirror_axes",
     "inference.mirror_axes",
 )
 

@@ -23,6 +23,7 @@ from pipeline.data.store import Store, StoreSettings
 from pipeline.errors import UserError
 from pipeline.inference.predictor import SlidingWindow, WholeImage
 from pipeline.training.interrupt import Interrupt
+from pipeline.transforms.mirror import AUTO, LEFT_RIGHT, mirrored_axes
 
 MIRRORS = ("pipeline.transforms.RandomMirror", "pipeline.transforms.mirror.RandomMirror")
 
@@ -115,7 +116,12 @@ class Experiment:
         wanted, dims = self.settings.inference.mirror_axes, self.dataset.spatial_dims
         if wanted != "auto":
             return list(wanted)
-        trained = {axis for node in self._mirrors for axis in _axes_of(node.get("axes"))}
+        sides = self.sides.as_plain()
+        trained = {
+            axis
+            for node in self._mirrors
+            for axis in mirrored_axes(node.get("axes"), sides, swap=bool(node.get("swap")))
+        }
         return [axis for axis in self.sides.mirrored(dims) if axis in trained]
 
     def predictor(self, *, flips: bool = True) -> Any:
@@ -131,14 +137,13 @@ class Experiment:
 
     def mirror_line(self) -> str | None:
         """What ``auto`` mirroring spares, None where nothing is mirrored so or nothing spared."""
-        auto = any(node.get("axes") == "auto" and not node.get("swap") for node in self._mirrors)
+        auto = any(node.get("axes") in (AUTO, LEFT_RIGHT) and not node.get("swap") for node in self._mirrors)
         flips = bool(self._mirrors) and self.settings.inference.mirror_axes == "auto"
         return self.sides.line() if auto or flips else None
 
     @property
     def _mirrors(self) -> list[Mapping[str, Any]]:
-        nodes = self.tree["transforms"]["batch_augmentation"]
-        return [node for node in nodes if node["_target_"] in MIRRORS]
+        return mirrors_of(self.settings)
 
     def class_weights(self, cases: list[Case]) -> list[float] | None:
         """Weights of the classes in the loss, from the training cases of a fold."""
@@ -162,10 +167,6 @@ class Experiment:
             raise UserError(str(error), f"the classes are {', '.join(self.dataset.output_classes)}") from error
 
 
-def _axes_of(axes: Sequence[int] | str | None) -> Sequence[int]:
-    return axes if axes is not None and not isinstance(axes, str) else range(3)
-
-
 def folds_to_run(settings: TrainConfig, folds: Sequence[Fold]) -> list[Fold]:
     """Those of ``folds`` that ``folds.run`` names, or all; raises UserError."""
     wanted = settings.folds.run
@@ -177,6 +178,21 @@ def folds_to_run(settings: TrainConfig, folds: Sequence[Fold]) -> list[Fold]:
             f"folds.run={wanted}: there is no fold {unknown[0]}", f"there are {len(folds)}: 0 to {len(folds) - 1}"
         )
     return [folds[index] for index in sorted(set(wanted))]
+
+
+def mirrors_of(settings: TrainConfig) -> list[Mapping[str, Any]]:
+    """The RandomMirror of its augmentation, if it has any."""
+    return [node for node in settings.transforms.batch_augmentation if node["_target_"] in MIRRORS]
+
+
+def require_mirror(settings: TrainConfig) -> None:
+    """Raise UserError where axes are to be mirrored and nothing mirrors."""
+    axes = settings.transforms.mirror_axes
+    if axes is not None and not mirrors_of(settings):
+        raise UserError(
+            f"transforms.mirror_axes={axes}: this augmentation mirrors nothing",
+            "set augmentation=nnunet or upright, or leave it out",
+        )
 
 
 def require_dimensions(settings: TrainConfig, dataset: Dataset) -> None:

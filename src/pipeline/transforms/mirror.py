@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,23 @@ from pipeline.transforms.batch import BatchTransform
 from pipeline.transforms.draws import checked_probability
 
 INDICES = 256  # of 8-bit labels
+AUTO, LEFT_RIGHT = "auto", "left_right"
+NO_SIDES: Mapping[str, Any] = {"axes": [], "paired": False, "swaps": []}
+
+Axes = Sequence[int] | str | None
+
+
+def mirrored_axes(axes: Axes, sides: Mapping[str, Any], *, swap: bool = False) -> tuple[int, ...]:
+    """The spatial axes of three that :class:`RandomMirror` mirrors; an image of two has no third."""
+    spared = () if swap or not sides["paired"] else sides["axes"]
+    if axes == LEFT_RIGHT:  # where images differ in that axis, another would be mirrored in some
+        return tuple(axis for axis in sides["axes"] if axis not in spared and len(sides["axes"]) == 1)
+    if axes == AUTO:
+        return tuple(axis for axis in range(3) if axis not in spared)
+    if isinstance(axes, str) or not set(axes or ()) <= {0, 1, 2}:
+        given = axes if isinstance(axes, str) else list(axes or ())
+        raise ValueError(f"axes {given} must be of 0, 1 and 2, or {AUTO} or {LEFT_RIGHT}")
+    return (0, 1, 2) if axes is None else tuple(axes)
 
 
 def mirror(tensor: Tensor, axes: Sequence[int]) -> None:
@@ -32,38 +49,30 @@ def exchange(label: Tensor, pairs: Sequence[Sequence[int]]) -> None:
 class RandomMirror(BatchTransform):
     """Mirrors each of the spatial ``axes`` with probability ``prob``; null: all axes there are.
 
-    ``auto``: all axes but, where classes are pairs of left and right, the axis from left to right. ``sides`` says which
-    that is: ``${derived.sides}``. ``swap``: mirror along it all the same, and exchange the paired classes of the label.
+    ``left_right``: the axis from left to right only, along which bodies are nearly symmetric. ``auto``: all axes.
+    Neither mirrors from left to right where classes are pairs of left and right. ``sides`` says where that is:
+    ``${derived.sides}``. ``swap``: mirror along it all the same, and exchange the paired classes of the label.
     """
 
     def __init__(
-        self,
-        prob: float,
-        axes: Sequence[int] | Literal["auto"] | None = None,
-        sides: Mapping[str, Any] | None = None,
-        swap: bool = False,
+        self, prob: float, axes: Axes = None, sides: Mapping[str, Any] | None = None, swap: bool = False
     ) -> None:
         self.prob = checked_probability("prob", prob)
-        if (axes == "auto" or swap) and sides is None:
-            raise ValueError(f"{'swap' if swap else 'axes: auto'} needs to know the sides: ${{derived.sides}}")
-        sides = sides or {"axes": [], "paired": False, "swaps": []}
+        if (axes in (AUTO, LEFT_RIGHT) or swap) and sides is None:
+            raise ValueError(f"{'swap' if swap else f'axes: {axes}'} needs to know the sides: ${{derived.sides}}")
+        sides = sides or NO_SIDES
         self.sides = tuple(sides["axes"])
         self.swaps = tuple(map(tuple, sides["swaps"])) if swap else ()
         if swap and sides["paired"] and (not self.swaps or len(self.sides) != 1):
             why = "images differ in the axis from left to right" if self.swaps else "not every mask has both of a pair"
             raise ValueError(f"swap: paired classes cannot be exchanged, {why}")
-        if axes == "auto":
-            spared = self.sides if sides["paired"] and not swap else ()
-            axes = [axis for axis in range(3) if axis not in spared]
-        if axes is not None and not set(axes) <= {0, 1, 2}:
-            raise ValueError(f"axes {list(axes)} must be of 0, 1 and 2, or auto")
-        self.axes = None if axes is None else tuple(axes)
+        self.axes = mirrored_axes(axes, sides, swap=swap)
 
     def augment(self, image: Tensor, label: Tensor | None, rng: np.random.Generator) -> None:
         """Mirror one sample; see :class:`BatchTransform`. An axis that the image has not is left out."""
         drawn = rng.random(3) < self.prob
         dims = image.ndim - 1
-        axes = [axis for axis in range(dims) if drawn[axis] and (self.axes is None or axis in self.axes)]
+        axes = [axis for axis in range(dims) if drawn[axis] and axis in self.axes]
         mirror(image, axes)
         if label is not None:
             mirror(label, axes)
