@@ -15,7 +15,6 @@ from pipeline.config.schema import TrainConfig
 from pipeline.config.validate import validate
 from pipeline.errors import UserError
 from pipeline.training.augmentation import batch_augmentation, sample_augmentation
-from pipeline.training.experiment import require_mirror
 
 CHOICES = sorted(file.stem for file in (conf_dir() / "augmentation").glob("*.yaml"))
 EXPERIMENTS = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
@@ -67,28 +66,29 @@ def test_a_choice_augments(choice: str, shape: tuple[int, ...], spacing: float) 
     assert any(changed) == (choice != "none")
 
 
-def test_upright_is_nnunets_but_for_the_axes_it_mirrors() -> None:
+def test_upright_is_nnunets_but_for_what_turns_patients_round() -> None:
     ours, theirs = transforms("augmentation=upright"), transforms("augmentation=nnunet")
     assert (ours.pop("mirror_axes"), theirs.pop("mirror_axes")) == ("left_right", "auto")
-    mirrors = ours["batch_augmentation"].pop(), theirs["batch_augmentation"].pop()
-    assert [mirror["axes"] for mirror in mirrors] == ["left_right", "auto"]
+    assert (ours.pop("plane_rotation"), theirs.pop("plane_rotation")) == (30, 180)
+    for section, axes, angle in ((ours, "left_right", 30), (theirs, "auto", 180)):
+        assert section["batch_augmentation"][-1].pop("axes") == axes
+        assert section["batch_augmentation"][0].pop("plane_rotation") == angle
     assert ours == theirs
     chosen = transforms("augmentation=upright", "transforms.mirror_axes=[1, 2]")
     assert chosen["batch_augmentation"][-1]["axes"] == [1, 2]
 
 
-@pytest.mark.parametrize("axes", ["auto", "[0]"])
-def test_axes_need_something_that_mirrors_them(axes: str) -> None:
-    def settings(*overrides: str) -> TrainConfig:
-        model = validate(compose("train", [f"transforms.mirror_axes={axes}", *overrides]), TrainConfig).model
-        assert isinstance(model, TrainConfig)
-        return model
-
+@pytest.mark.parametrize("given", ["mirror_axes=auto", "mirror_axes=[0]", "plane_rotation=10"])
+def test_what_no_transform_refers_to_is_refused(given: str) -> None:
     for augmentation in ("nnunet", "upright"):
-        require_mirror(settings(f"augmentation={augmentation}"))
+        key, _, value = given.partition("=")
+        assert str(transforms(f"augmentation={augmentation}", f"transforms.{given}")[key]).replace(" ", "") == value
     for augmentation in ("light", "none"):
-        with pytest.raises(UserError, match="mirrors nothing"):
-            require_mirror(settings(f"augmentation={augmentation}"))
+        with pytest.raises(UserError, match="no transform of this augmentation uses it"):
+            transforms(f"augmentation={augmentation}", f"transforms.{given}")
+    last = "transforms.batch_augmentation.8.axes=[1, 2]"  # the file's own keys may go unused
+    assert transforms("augmentation=nnunet", last)["batch_augmentation"][-1]["axes"] == [1, 2]
+    assert transforms("augmentation=upright", "transforms.batch_augmentation=[]")["batch_augmentation"] == []
 
 
 def test_the_values_of_nnunet() -> None:

@@ -126,6 +126,8 @@ def test_the_longest_axis_comes_last_where_the_last_is_short() -> None:
     assert given_in_order(kept, kept) == given_in_order(plan.values, plan.values) == ()
     used = {**kept, "sampling": {**kept["sampling"], "patch_size": [128, 128, 16]}, "network": {"width": 8}}
     assert given_in_order(kept, used) == ("sampling.patch_size",)
+    for axes, given in (("auto", ()), ([0], ("transforms.mirror_axes",))):  # words are the augmentation's
+        assert given_in_order(kept, {**kept, "transforms": {**kept["transforms"], "mirror_axes": axes}}) == given
     assert axis_order([10, 256, 20], 0.5) == (0, 2, 1)
     assert axis_order([128, 100, 50], 0.5) == (2, 1, 0)
     assert axis_order([100, 40, 50], 0.5) == (0, 1, 2)
@@ -314,6 +316,12 @@ def test_flips_at_prediction_are_those_of_the_augmentation() -> None:
         "upright",
         "auto",
     )
+
+
+def test_volumes_without_directions_are_turned_every_way() -> None:
+    for unit, augmentation in (("mm", "upright"), ("px", "nnunet")):
+        assert choice(fingerprint([1.0] * 3, [36, 50, 35], unit=unit), "augmentation", MINUTES) == augmentation
+    assert choice(XRAY, "augmentation", MINUTES) == "upright"  # the columns of a picture
 
 
 def test_the_low_resolution_stage_is_remarked_and_decides_the_loss() -> None:

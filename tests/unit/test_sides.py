@@ -62,6 +62,16 @@ def test_the_axis_between_left_and_right() -> None:
     assert left_right_axis(np.eye(4), 2, ArraySource(Path("a.npz"), "images", 0)) == 1
     assert left_right_axis(np.eye(4), 2, FileSource(Path("a.nii"))) == 0
     assert left_right_axis(np.eye(4)[[1, 0, 2, 3]], 2, FileSource(Path("a.mha"))) == 1
+    assert left_right_axis(np.eye(4)[[2, 0, 1, 3]], 2, FileSource(Path("a.nii"))) is None  # across a sagittal slice
+
+
+def test_the_axis_of_a_tilted_volume_of_thick_slices() -> None:
+    """By direction: x has more millimetres along the slices' normal, which is 4 mm long and 8 degrees off."""
+    sine, cosine = np.sin(np.radians(8)), np.cos(np.radians(8))
+    turn = np.array([[cosine, 0, sine, 0], [0, 1, 0, 0], [-sine, 0, cosine, 0], [0, 0, 0, 1]])
+    affine = turn @ np.diag([0.5, 0.5, 4.0, 1.0])
+    assert abs(affine[0, 2]) > abs(affine[0, 0])
+    assert left_right_axis(affine, 3, FileSource(Path("a.nii.gz"))) == 0
 
 
 def dataset(labels: Labels, *present: tuple[str, ...] | None) -> Dataset:
@@ -79,10 +89,10 @@ def test_the_sides_of_a_data_set() -> None:
     sides = sides_of(dataset(LUNGS, None), [RAS])
     assert sides == Sides((0,), (("left lung", "right lung"),), ((1, 3),))
     assert sides.mirrored(3) == [1, 2]
-    assert sides.line() == "mirroring: not along axis 0, left to right: left lung and right lung are a pair"
+    assert sides.line("mirroring") == "mirroring: not along axis 0, left to right: left lung and right lung are a pair"
     assert sides_of(dataset(LUNGS, None, None), [RAS, TURNED]).mirrored(3) == [1]  # grids differ
     plain = sides_of(dataset(Labels({1: "lung"}), None), [RAS])
-    assert plain.mirrored(2) == [0, 1] and plain.line() is None
+    assert plain.mirrored(2) == [0, 1] and plain.line("mirroring") is None
 
 
 def test_a_mask_of_one_side_cannot_be_exchanged() -> None:

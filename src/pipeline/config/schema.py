@@ -52,7 +52,8 @@ class Transforms(Section):
     size: list[int] | None  # voxels; -1 keeps an axis as it is
     window: tuple[float, float] | None  # Hounsfield units
     preprocessing: list[Node]
-    mirror_axes: MirrorAxes = None  # of RandomMirror, where the augmentation has one
+    mirror_axes: MirrorAxes = None  # for augmentations that refer to it, as the next one
+    plane_rotation: Annotated[float, Field(ge=0, le=180)] | None = None  # degrees
     augmentation: list[Node]  # on one sample
     batch_augmentation: list[Node]  # on the batch
 

@@ -183,6 +183,7 @@ class Planning(Section):
     overlap: Share
     fewest_batches: Count
     validation: ValidationRules
+    undirected: str
     modality_dropout: Share
     classification: ClassificationRules
     segmentation_regimes: Annotated[list[SegmentationRegime], Field(min_length=1)]

@@ -21,6 +21,8 @@ from pipeline.config.targets import check_targets
 from pipeline.errors import UserError
 
 SHOWN = 100  # faults of the schema that are told with what was meant
+TRANSFORMS = "transforms"
+REFERRED = ("mirror_axes", "plane_rotation")  # of that section, for the transforms that refer to them
 _MISSING = "???"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -49,6 +51,8 @@ def validate(
     if deferred is None:
         planning = resolved.get(PLANNING) and GROUP not in composition.chosen
         deferred = set(OWN) - composition.chosen if planning else ()
+    if TRANSFORMS not in deferred:
+        check.referred()
     for keys, fault, remedies in check_targets(resolved, trusted):
         if keys[0] not in deferred:
             check.add(keys, fault, *remedies)
@@ -110,6 +114,19 @@ class _Check:
                 self.add(keys, f"{_short(value)}: holds a control character", "take it out")
             elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
                 self.add(keys, "is too large for a whole number of 64 bits", "write a smaller number")
+
+    def referred(self) -> None:
+        """Keys of ``transforms`` that the command line gives and no transform refers to."""
+        section = self.tree.get(TRANSFORMS)
+        if not isinstance(section, dict):
+            return
+        written = json.dumps(section, default=repr)
+        for key in REFERRED:
+            keys = (TRANSFORMS, key)
+            given = key in section and self.composition.origin(keys) == "command line"
+            if given and f"${{{dotted(keys)}}}" not in written:
+                remedy = "set augmentation=nnunet or augmentation=upright, or leave it out"
+                self.add(keys, "no transform of this augmentation uses it", remedy)
 
     def references(self) -> dict[str, Any]:
         """The tree with references resolved, except those that wait for the data."""

@@ -46,22 +46,23 @@ class Sides:
         """Plain types, for ``derived.sides`` of a configuration."""
         return {"axes": list(self.axes), "paired": bool(self.pairs), "swaps": [list(pair) for pair in self.swaps]}
 
-    def line(self) -> str | None:
-        """What ``auto`` does about them, None where there is no pair."""
+    def line(self, what: str) -> str | None:
+        """Along which axis ``what`` is not done, None where there is no pair."""
         if not self.pairs:
             return None
         first, second = self.pairs[0]
         more = f" ({len(self.pairs)} pairs)" if len(self.pairs) > 1 else ""
         axes = " or ".join(map(str, self.axes))
-        return f"mirroring: not along axis {axes}, left to right: {first} and {second} are a pair{more}"
+        return f"{what}: not along axis {axes}, left to right: {first} and {second} are a pair{more}"
 
 
 def sides_of(dataset: Dataset, affines: Iterable[NDArray[np.float64]]) -> Sides:
     """The sides of a data set; ``affines``: (4, 4) of its preprocessed cases, in the order of the cases."""
-    axes = {
+    found = {
         left_right_axis(affine, dataset.spatial_dims, next(iter(case.images.values())))
         for case, affine in zip(dataset.cases, affines, strict=True)
     }
+    axes = {axis for axis in found if axis is not None}
     labels = dataset.labels
     if labels is None:
         return Sides(tuple(sorted(axes)), tuple(pairs_of(dataset.classes)), ())
@@ -92,8 +93,14 @@ def opposite(name: str) -> str:
     return _SIDE.sub(lambda match: OPPOSITE[match[0].casefold()], name)
 
 
-def left_right_axis(affine: NDArray[np.float64], spatial_dims: int, source: Source) -> int:
-    """The spatial axis that runs along the world's x; of pictures, which have no world, the columns."""
+def left_right_axis(affine: NDArray[np.float64], spatial_dims: int, source: Source) -> int | None:
+    """The spatial axis whose direction is nearest to the world's x; of pictures, which have no world, the columns.
+
+    None for a slice across which it runs.
+    """
     if spatial_dims == 2 and (isinstance(source, ArraySource) or suffix_of(source.path) not in WITH_SPACE):
         return 1
-    return int(np.argmax(np.abs(affine[0, :spatial_dims])))
+    columns = affine[:3, :spatial_dims]
+    cosines = np.abs(columns[0]) / np.linalg.norm(columns, axis=0)
+    axis = int(np.argmax(cosines))
+    return axis if cosines[axis] > 0.5 else None  # of three orthogonal directions one is always within 55 degrees

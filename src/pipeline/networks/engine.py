@@ -119,17 +119,17 @@ def can_fuse(network: nn.Module) -> bool:
 
 
 def _is_fusable(module: nn.Module) -> TypeGuard[nn.InstanceNorm2d | nn.InstanceNorm3d]:
-    return isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d) and not module.track_running_stats
+    return type(module) in (nn.InstanceNorm2d, nn.InstanceNorm3d) and not module.track_running_stats
 
 
 def _is_one_slope(module: nn.Module) -> TypeGuard[nn.PReLU]:
-    return isinstance(module, nn.PReLU) and module.num_parameters == 1
+    return type(module) is nn.PReLU and module.num_parameters == 1
 
 
 def slope_of(activation: nn.Module) -> float | None:
     """The slope of negative values of a ReLU or leaky ReLU, None for any other layer."""
-    if isinstance(activation, nn.ReLU):
+    if type(activation) is nn.ReLU:  # a subclass may compute more
         return 0.0
-    if isinstance(activation, nn.LeakyReLU) and activation.negative_slope >= 0:
+    if type(activation) is nn.LeakyReLU and activation.negative_slope >= 0:
         return float(activation.negative_slope)
     return None

@@ -9,6 +9,9 @@ from pipeline.config.schema_planning import Planning
 from pipeline.data.fingerprint import Fingerprint
 
 T = TypeVar("T")
+MIRROR = (
+    "transforms.mirror_axes"  # of the augmentation that a plan chooses, whose files have words; numbers are the user's
+)
 ORDERED = (  # values of a configuration that follow the order of the axes
     "transforms.preprocessing",
     "transforms.spacing",
@@ -16,7 +19,6 @@ ORDERED = (  # values of a configuration that follow the order of the axes
     "sampling.patch_size",
     "network.strides",
     "network.kernel_sizes",
-    "transforms.mirror_axes",
     "inference.mirror_axes",
 )
 
@@ -50,9 +52,13 @@ def given_in_order(planned: Mapping[str, Any], used: Mapping[str, Any]) -> tuple
     ``planned``, ``used``: configurations, references unresolved. What the run has no use for is not among them.
     """
     found = []
-    for keys in ORDERED:
+    for keys in (*ORDERED, MIRROR):
         section, _, key = keys.partition(".")
         own, theirs = planned.get(section, {}), used.get(section, {})
-        if key in own and key in theirs and own[key] != theirs[key]:
+        if keys == MIRROR:
+            given = isinstance(theirs.get(key), list)
+        else:
+            given = key in own and key in theirs and own[key] != theirs[key]
+        if given:
             found.append(keys)
     return tuple(found)

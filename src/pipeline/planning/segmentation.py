@@ -42,7 +42,7 @@ def segmentation_plan(fingerprint: Fingerprint, rules: Planning, budget: Budget)
     order, resolution = found.order, found.resolution
     in_mm = fingerprint.unit == "mm"
     return {
-        "defaults": _choices(fingerprint, regime, found),
+        "defaults": _choices(fingerprint, rules, regime, found),
         "task": Chosen("segmentation", "the data set has masks"),
         "transforms": transforms_section(
             fingerprint,
@@ -131,7 +131,9 @@ def _batches(
     return min(max(filled, least), most), why + (f"; at most {most}, as without a budget" if filled > most else "")
 
 
-def _choices(fingerprint: Fingerprint, regime: SegmentationRegime, found: _Sizes) -> list[Mapping[str, Node]]:
+def _choices(
+    fingerprint: Fingerprint, rules: Planning, regime: SegmentationRegime, found: _Sizes
+) -> list[Mapping[str, Node]]:
     together = "one Dice over the batch, as nnU-Net does"
     if fingerprint.spatial_dims == 2:
         loss = Chosen("dice_ce_batch", f"{together} in 2D")
@@ -139,8 +141,11 @@ def _choices(fingerprint: Fingerprint, regime: SegmentationRegime, found: _Sizes
         loss = Chosen("dice_ce_batch", f"{together} where a patch holds little of the image")
     else:
         loss = Chosen("dice_ce", "one Dice per patch, as nnU-Net does where a patch holds much of the image")
+    augmentation = Chosen(regime.augmentation.of(fingerprint.spatial_dims), regime.words)
+    if fingerprint.spatial_dims == 3 and fingerprint.unit != "mm":
+        augmentation = Chosen(rules.undirected, "the files do not say where left and right are")
     return [
-        {"override /augmentation": Chosen(regime.augmentation.of(fingerprint.spatial_dims), regime.words)},
+        {"override /augmentation": augmentation},
         {"override /sampling": Chosen("nnunet", "cases with replacement, the last third of a batch on foreground")},
         {"override /network": Chosen("unet", "nnU-Net's topology")},
         {"override /loss": loss},

@@ -116,12 +116,10 @@ class Experiment:
         wanted, dims = self.settings.inference.mirror_axes, self.dataset.spatial_dims
         if wanted != "auto":
             return list(wanted)
-        sides = self.sides.as_plain()
-        trained = {
-            axis
-            for node in self._mirrors
-            for axis in mirrored_axes(node.get("axes"), sides, swap=bool(node.get("swap")))
-        }
+        try:
+            trained = {axis for node in self._mirrors for axis in self._mirrored(node)}
+        except ValueError as error:
+            raise UserError(f"transforms.batch_augmentation: RandomMirror: {error}") from error
         return [axis for axis in self.sides.mirrored(dims) if axis in trained]
 
     def predictor(self, *, flips: bool = True) -> Any:
@@ -136,14 +134,25 @@ class Experiment:
         return SlidingWindow(self.patch_size, **how)
 
     def mirror_line(self) -> str | None:
-        """What ``auto`` mirroring spares, None where nothing is mirrored so or nothing spared."""
-        auto = any(node.get("axes") in (AUTO, LEFT_RIGHT) and not node.get("swap") for node in self._mirrors)
-        flips = bool(self._mirrors) and self.settings.inference.mirror_axes == "auto"
-        return self.sides.line() if auto or flips else None
+        """What mirroring by name spares, or flips at prediction do; None where there is nothing to tell."""
+        named = {
+            node["axes"] for node in self._mirrors if node.get("axes") in (AUTO, LEFT_RIGHT) and not node.get("swap")
+        }
+        if LEFT_RIGHT in named and not self.sides.pairs and len(self.sides.axes) != 1:
+            return "mirroring: along no axis, images differ in the one from left to right"
+        if named:
+            return self.sides.line("mirroring")
+        flips = self._mirrors and self.settings.inference.mirror_axes == AUTO
+        return self.sides.line("flips at prediction") if flips else None
 
     @property
     def _mirrors(self) -> list[Mapping[str, Any]]:
-        return mirrors_of(self.settings)
+        """The augmentation's RandomMirror, unless it never mirrors."""
+        nodes = fill_derived(self.tree, {"sides": self.sides.as_plain()})["transforms"]["batch_augmentation"]
+        return [node for node in nodes if node["_target_"] in MIRRORS and node.get("prob") != 0]
+
+    def _mirrored(self, node: Mapping[str, Any]) -> tuple[int, ...]:
+        return mirrored_axes(node.get("axes"), self.sides.as_plain(), swap=bool(node.get("swap")))
 
     def class_weights(self, cases: list[Case]) -> list[float] | None:
         """Weights of the classes in the loss, from the training cases of a fold."""
@@ -178,21 +187,6 @@ def folds_to_run(settings: TrainConfig, folds: Sequence[Fold]) -> list[Fold]:
             f"folds.run={wanted}: there is no fold {unknown[0]}", f"there are {len(folds)}: 0 to {len(folds) - 1}"
         )
     return [folds[index] for index in sorted(set(wanted))]
-
-
-def mirrors_of(settings: TrainConfig) -> list[Mapping[str, Any]]:
-    """The RandomMirror of its augmentation, if it has any."""
-    return [node for node in settings.transforms.batch_augmentation if node["_target_"] in MIRRORS]
-
-
-def require_mirror(settings: TrainConfig) -> None:
-    """Raise UserError where axes are to be mirrored and nothing mirrors."""
-    axes = settings.transforms.mirror_axes
-    if axes is not None and not mirrors_of(settings):
-        raise UserError(
-            f"transforms.mirror_axes={axes}: this augmentation mirrors nothing",
-            "set augmentation=nnunet or upright, or leave it out",
-        )
 
 
 def require_dimensions(settings: TrainConfig, dataset: Dataset) -> None:

@@ -21,7 +21,7 @@ from pipeline.progress_bar import progress_bar
 from pipeline.training.before import Before, paces_of
 from pipeline.training.device import accelerator_kind, use_reproducible
 from pipeline.training.devices import device_batch, threads_of
-from pipeline.training.experiment import Experiment, folds_to_run, make_ready, require_dimensions, require_mirror
+from pipeline.training.experiment import Experiment, folds_to_run, make_ready, require_dimensions
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.manifest import Manifest, manifest_of
 from pipeline.training.rebalancing import require_sampling
@@ -98,7 +98,6 @@ def prepare(opened: Opened, *, first: Before | None, repeated: Path | None = Non
     if first is not None:
         first.require_same(manifest)
     require_dimensions(settings, opened.dataset)
-    require_mirror(settings)
     require_sampling(settings, opened.dataset)
     with progress_bar(console, "preprocessing") as report:
         experiment = make_ready(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,11 +16,9 @@ INDICES = 256  # of 8-bit labels
 AUTO, LEFT_RIGHT = "auto", "left_right"
 NO_SIDES: Mapping[str, Any] = {"axes": [], "paired": False, "swaps": []}
 
-Axes = Sequence[int] | str | None
 
-
-def mirrored_axes(axes: Axes, sides: Mapping[str, Any], *, swap: bool = False) -> tuple[int, ...]:
-    """The spatial axes of three that :class:`RandomMirror` mirrors; an image of two has no third."""
+def mirrored_axes(axes: Sequence[int] | str | None, sides: Mapping[str, Any], *, swap: bool = False) -> tuple[int, ...]:
+    """The spatial axes of three that :class:`RandomMirror` mirrors; an image of two has no third. Raises ValueError."""
     spared = () if swap or not sides["paired"] else sides["axes"]
     if axes == LEFT_RIGHT:  # where images differ in that axis, another would be mirrored in some
         return tuple(axis for axis in sides["axes"] if axis not in spared and len(sides["axes"]) == 1)
@@ -55,7 +53,11 @@ class RandomMirror(BatchTransform):
     """
 
     def __init__(
-        self, prob: float, axes: Axes = None, sides: Mapping[str, Any] | None = None, swap: bool = False
+        self,
+        prob: float,
+        axes: Sequence[int] | Literal["auto", "left_right"] | None = None,
+        sides: Mapping[str, Any] | None = None,
+        swap: bool = False,
     ) -> None:
         self.prob = checked_probability("prob", prob)
         if (axes in (AUTO, LEFT_RIGHT) or swap) and sides is None:
