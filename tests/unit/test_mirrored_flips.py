@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rich.console import Console
 
-from pipeline.config.compose import compose
-from pipeline.config.schema import TrainConfig
-from pipeline.config.validate import validate
-from pipeline.data.case import Case, Dataset, FileSource, Labels
+from pipeline.data.case import Dataset, Labels
 from pipeline.data.sides import Sides
 from pipeline.errors import UserError
 from pipeline.training.experiment import Experiment
+from tests.experiments import FREE, unprepared
 
-FREE = Sides((0,), (), ())
 COLUMNS = Sides((1,), (), ())
 DIFFERENT = Sides((0, 2), (), ())
 PAIR = Sides((0,), (("left lung", "right lung"),), ((1, 2),))
@@ -25,25 +20,9 @@ OWN = "transforms.batch_augmentation=[{{_target_: pipeline.transforms.RandomMirr
 
 
 def experiment(sides: Sides, spatial_dims: int, *overrides: str) -> Experiment:
-    composed = validate(compose("train", ["inference.mirror_axes=auto", *overrides]), TrainConfig)
-    assert isinstance(composed.model, TrainConfig)
-    source = FileSource(Path("a.nii.gz"))
-    case = Case("a", "a", {"CT": source}, label=source)
-    nowhere: Any = None
-    return Experiment(
-        settings=composed.model,
-        tree=composed.tree,
-        dataset=Dataset("d", Path(), "segmentation", (case,), ("CT",), Labels({1: "a", 2: "b"}), (), spatial_dims),
-        folds=(),
-        store=nowhere,
-        patch_size=(8,) * spatial_dims,
-        spacing=(1.0,) * spatial_dims,
-        channels=1,
-        sides=sides,
-        output=Path("/nowhere"),
-        console=Console(quiet=True),
-        trusted=(),
-    )
+    labels = Labels({1: "left lung", 2: "right lung"})
+    dataset = Dataset("d", Path(), "segmentation", (), ("CT",), labels, (), spatial_dims)
+    return unprepared(dataset, "inference.mirror_axes=auto", *overrides, sides=sides)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +41,7 @@ def experiment(sides: Sides, spatial_dims: int, *overrides: str) -> Experiment:
         (FREE, 3, ["augmentation=upright", "transforms.mirror_axes=[1, 2]"], [1, 2], None),
         (FREE, 3, ["augmentation=upright", "transforms.mirror_axes=null"], [0, 1, 2], None),
         (DIFFERENT, 3, ["augmentation=upright"], [],
-         "mirroring: along no axis, images differ in the one from left to right"),
+         "mirroring: along no axis, none runs from left to right in all images"),
         (FREE, 3, [OWN.format(prob=0, axes="[0]")], [], None),  # never mirrors
         (FREE, 3, [OWN.format(prob=0.5, axes="${derived.sides.axes}")], [0], None),
     ],

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rich.console import Console
 
 from pipeline.config.compose import compose
 from pipeline.config.schema import TrainConfig
 from pipeline.config.validate import validate
 from pipeline.data.case import Dataset, Labels
-from pipeline.data.sides import Sides
 from pipeline.errors import UserError
-from pipeline.training.experiment import Experiment
 from pipeline.training.rebalancing import patch_sampling, rebalance, rebalanced_twice, require_sampling
+from tests.experiments import unprepared
 from tests.unit.test_folds import case, dataset_of
 
 LUNGS = Dataset("lungs", Path("/data"), "segmentation", (), ("ct",), Labels({1: "lung", 2: "tumour"}), (), 3)
@@ -29,26 +26,8 @@ def settings_of(*overrides: str) -> TrainConfig:
     return model
 
 
-def experiment(dataset: Dataset, *overrides: str) -> Experiment:
-    nowhere: Any = None
-    return Experiment(
-        settings=settings_of(f"task={dataset.task}", *overrides),
-        tree={},
-        dataset=dataset,
-        folds=(),
-        store=nowhere,
-        patch_size=(8, 8),
-        spacing=(1.0, 1.0),
-        channels=1,
-        sides=Sides((0,), (), ()),
-        output=Path("/nowhere"),
-        console=Console(quiet=True),
-        trusted=(),
-    )
-
-
 def test_weighted_cases_by_inverse_frequency() -> None:
-    found = rebalance(experiment(XRAYS, "sampling=weighted"), XRAYS.cases, None)
+    found = rebalance(unprepared(XRAYS, "sampling=weighted"), XRAYS.cases, None)
     assert found.params["case_weights"] == pytest.approx({"ill": 1.5, "well": 0.5})  # 1/3 and 1/9 over their mean
     assert found.line == "cases drawn by class weight: ill 1.5, well 0.5"
     drawn = found.order.cases(0, 4000)
@@ -56,7 +35,7 @@ def test_weighted_cases_by_inverse_frequency() -> None:
 
 
 def test_balanced_repeats_the_cases_of_the_rare_class() -> None:
-    found = rebalance(experiment(XRAYS, "sampling=balanced"), XRAYS.cases, [1.5, 0.5])
+    found = rebalance(unprepared(XRAYS, "sampling=balanced"), XRAYS.cases, [1.5, 0.5])
     assert found.line == (
         "class weights in the loss: ill 1.5, well 0.5; classes drawn equally often, cases: ill 3, well 9"
     )
@@ -66,26 +45,26 @@ def test_balanced_repeats_the_cases_of_the_rare_class() -> None:
 
 
 def test_cases_with_replacement_and_nothing_to_tell() -> None:
-    found = rebalance(experiment(XRAYS, "sampling=weighted", "sampling.case_weights=none"), XRAYS.cases, None)
+    found = rebalance(unprepared(XRAYS, "sampling=weighted", "sampling.case_weights=none"), XRAYS.cases, None)
     assert found.line is None
     assert set(Counter(found.order.cases(0, 12)).values()) != {1}
-    assert rebalance(experiment(XRAYS, "sampling=uniform"), XRAYS.cases, None).line is None
+    assert rebalance(unprepared(XRAYS, "sampling=uniform"), XRAYS.cases, None).line is None
 
 
 def test_weights_by_name_and_those_that_draw_nothing() -> None:
     named = "sampling.case_weights={ill: 7}"
-    found = rebalance(experiment(XRAYS, "sampling=weighted", named), XRAYS.cases, None)
+    found = rebalance(unprepared(XRAYS, "sampling=weighted", named), XRAYS.cases, None)
     assert found.params["case_weights"] == {"ill": 7, "well": 1}
     with pytest.raises(UserError, match="nor all zero"):
         given = "sampling.case_weights={ill: 0, well: 0}"
-        rebalance(experiment(XRAYS, "sampling=weighted", given), XRAYS.cases, None)
+        rebalance(unprepared(XRAYS, "sampling=weighted", given), XRAYS.cases, None)
 
 
 def test_nnunets_rule_counts_places_in_the_batch_of_all_processes() -> None:
-    sampling = patch_sampling(experiment(LUNGS, "sampling=nnunet", "sampling.batch_size=3"), processes=2)
+    sampling = patch_sampling(unprepared(LUNGS, "sampling=nnunet", "sampling.batch_size=3"), processes=2)
     assert (sampling.mode, sampling.forced, sampling.batch) == ("weighted", "per_batch", 6)
     weights = "sampling.class_weights={tumour: 3}"
-    assert patch_sampling(experiment(LUNGS, "sampling=foreground", weights), processes=1).class_weights == {2: 3}
+    assert patch_sampling(unprepared(LUNGS, "sampling=foreground", weights), processes=1).class_weights == {2: 3}
 
 
 @pytest.mark.parametrize(

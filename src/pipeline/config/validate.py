@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def validate(
         planning = resolved.get(PLANNING) and GROUP not in composition.chosen
         deferred = set(OWN) - composition.chosen if planning else ()
     if TRANSFORMS not in deferred:
-        check.referred()
+        check.unused()
     for keys, fault, remedies in check_targets(resolved, trusted):
         if keys[0] not in deferred:
             check.add(keys, fault, *remedies)
@@ -115,7 +115,7 @@ class _Check:
             elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
                 self.add(keys, "is too large for a whole number of 64 bits", "write a smaller number")
 
-    def referred(self) -> None:
+    def unused(self) -> None:
         """Keys of ``transforms`` that the command line gives and no transform refers to."""
         section = self.tree.get(TRANSFORMS)
         if not isinstance(section, dict):
@@ -221,7 +221,7 @@ def _path(location: Iterable[str | int], tree: Any) -> Keys:
     keys: list[str | int] = []
     node, parts = tree, list(location)
     for index, part in enumerate(parts):
-        key = next((k for k in node if str(k) == str(part)), None) if isinstance(node, dict) else part
+        key = _key(node, part) if isinstance(node, dict) else part
         if isinstance(node, dict) and key is not None:
             keys.append(key)
             node = node[key]
@@ -231,6 +231,11 @@ def _path(location: Iterable[str | int], tree: Any) -> Keys:
         elif isinstance(node, dict) and index == len(parts) - 1 and part != "[key]":
             keys.append(part)
     return tuple(keys)
+
+
+def _key(node: Mapping[Any, Any], part: str | int) -> Any:
+    """The key of ``node`` that reads as ``part``, which JSON has as text; None where there is none."""
+    return part if part in node else next((key for key in node if str(key) == str(part)), None)
 
 
 def _set(tree: Any, keys: Keys, value: Any) -> None:

@@ -9,9 +9,6 @@ from pipeline.config.schema_planning import Planning
 from pipeline.data.fingerprint import Fingerprint
 
 T = TypeVar("T")
-MIRROR = (
-    "transforms.mirror_axes"  # of the augmentation that a plan chooses, whose files have words; numbers are the user's
-)
 ORDERED = (  # values of a configuration that follow the order of the axes
     "transforms.preprocessing",
     "transforms.spacing",
@@ -52,13 +49,13 @@ def given_in_order(planned: Mapping[str, Any], used: Mapping[str, Any]) -> tuple
     ``planned``, ``used``: configurations, references unresolved. What the run has no use for is not among them.
     """
     found = []
-    for keys in (*ORDERED, MIRROR):
+    for keys in ORDERED:
         section, _, key = keys.partition(".")
         own, theirs = planned.get(section, {}), used.get(section, {})
-        if keys == MIRROR:
-            given = isinstance(theirs.get(key), list)
-        else:
-            given = key in own and key in theirs and own[key] != theirs[key]
-        if given:
+        if key in own and key in theirs and own[key] != theirs[key]:
             found.append(keys)
+    if isinstance(
+        used.get("transforms", {}).get("mirror_axes"), list
+    ):  # a plan has the word of its augmentation's file
+        found.append("transforms.mirror_axes")
     return tuple(found)

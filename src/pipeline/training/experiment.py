@@ -139,7 +139,7 @@ class Experiment:
             node["axes"] for node in self._mirrors if node.get("axes") in (AUTO, LEFT_RIGHT) and not node.get("swap")
         }
         if LEFT_RIGHT in named and not self.sides.pairs and len(self.sides.axes) != 1:
-            return "mirroring: along no axis, images differ in the one from left to right"
+            return "mirroring: along no axis, none runs from left to right in all images"
         if named:
             return self.sides.line("mirroring")
         flips = self._mirrors and self.settings.inference.mirror_axes == AUTO

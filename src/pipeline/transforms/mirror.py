@@ -21,7 +21,7 @@ def mirrored_axes(axes: Sequence[int] | str | None, sides: Mapping[str, Any], *,
     """The spatial axes of three that :class:`RandomMirror` mirrors; an image of two has no third. Raises ValueError."""
     spared = () if swap or not sides["paired"] else sides["axes"]
     if axes == LEFT_RIGHT:  # where images differ in that axis, another would be mirrored in some
-        return tuple(axis for axis in sides["axes"] if axis not in spared and len(sides["axes"]) == 1)
+        return () if spared or len(sides["axes"]) != 1 else tuple(sides["axes"])
     if axes == AUTO:
         return tuple(axis for axis in range(3) if axis not in spared)
     if isinstance(axes, str) or not set(axes or ()) <= {0, 1, 2}:
